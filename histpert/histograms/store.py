@@ -1,0 +1,262 @@
+"""The store: moments and histogram counts of one screen and one set of folds, memory-mapped by every trial.
+
+A folder named by content holds uncompressed Arrow files and `manifest.json`, which is written last and names every file
+with its checksum. A gene has the same range in every fold that holds out none of its extreme cells, so each bin count
+has one base array, counted on the range over all cells, and per fold the counts of the genes whose training range
+differs ("overrides"). Adding a bin count later adds files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from jaxtyping import Float, Int
+
+from histpert.errors import InputError
+from histpert.histograms.counting import GroupMoments, count_groups, group_moments
+from histpert.histograms.edges import BinEdges, bin_edges
+from histpert.results import write_atomically, write_json
+from histpert.screens.screen import Screen
+
+__all__ = ["FoldCounts", "HistogramStore", "open_or_build"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FoldCounts:
+    """What one fold's trial reads: counts on this fold's edges, training and held-out perturbations apart.
+
+    Attributes:
+        edges: From the cells of control and training perturbations only.
+        training: Numbers of the training perturbations in the screen's order.
+        held_out: Numbers of the held-out ones.
+        control_counts: Control cells per gene and bin.
+        training_counts: Cells per training perturbation, gene and bin.
+        held_out_counts: Cells per held-out perturbation, gene and bin.
+        held_out_outside: Held-out cells beyond the training range; counted in the edge bins.
+    """
+
+    edges: BinEdges
+    training: Int[np.ndarray, "training"]
+    held_out: Int[np.ndarray, "held_out"]
+    control_counts: Int[np.ndarray, "gene bin"]
+    training_counts: Int[np.ndarray, "training gene bin"]
+    held_out_counts: Int[np.ndarray, "held_out gene bin"]
+    held_out_outside: Int[np.ndarray, "held_out gene"]
+
+
+class HistogramStore:
+    """One store folder, opened for reading. Arrays are views of the mapped files.
+
+    Args:
+        path: Folder with `manifest.json`.
+
+    Raises:
+        InputError: No store there, one of another format, or a file whose checksum does not fit.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        manifest = read_manifest(self.path)
+        if manifest is None:
+            raise InputError(f"{self.path} holds no histogram store (manifest.json is missing)")
+        if manifest["format"] != FORMAT:
+            raise InputError(
+                f"{self.path} is a store of format {manifest['format']}, this version reads format {FORMAT}: "
+                "name another --store"
+            )
+        self._files: dict[str, dict[str, Any]] = manifest["files"]
+        self._tables: dict[str, pa.Table] = {}
+        self.genes: tuple[str, ...] = tuple(manifest["genes"])
+        self.perturbations: tuple[str, ...] = tuple(manifest["perturbations"])
+        self.folds = np.asarray(manifest["folds"], dtype=np.int64)
+
+    @cached_property
+    def moments(self) -> GroupMoments:
+        """Moments of each group's cells; group 0 is control."""
+        table = self._table("moments.arrow")
+        return GroupMoments(
+            n_cells=table["n_cells"].to_numpy(),
+            power_sums=np.stack([_array(table, f"sum_{k}") for k in (1, 2, 3, 4)]),
+            minimum=_array(table, "minimum"),
+            maximum=_array(table, "maximum"),
+            n_detected=_array(table, "n_detected"),
+        )
+
+    def fold(self, fold: int, n_bins: int) -> FoldCounts:
+        """Counts of one fold at one bin count, gathered from the base array and the fold's overrides."""
+        held_out = self.folds == fold
+        base = self._table(f"counts_B{n_bins}.arrow")
+        counts = _array(base, "counts").reshape(len(self.perturbations) + 1, len(self.genes), n_bins)
+        override = self._table(f"counts_B{n_bins}_fold{fold}.arrow")
+        genes = _override_genes(override)
+        replaced = _array(override, "counts").reshape(len(counts), len(genes), n_bins)
+
+        def gather(groups: np.ndarray) -> np.ndarray:
+            gathered = counts[groups]
+            gathered[:, genes] = replaced[groups]
+            return gathered
+
+        rows = {kind: np.flatnonzero(mask) for kind, mask in (("training", ~held_out), ("held_out", held_out))}
+        outside = np.zeros((len(rows["held_out"]), len(self.genes)), dtype=np.int32)
+        outside[:, genes] = _array(override, "outside")[rows["held_out"] + 1]
+        return FoldCounts(
+            edges=bin_edges(*training_range(self.moments, self.folds, fold), n_bins),
+            training=rows["training"],
+            held_out=rows["held_out"],
+            control_counts=gather(np.array([0]))[0],
+            training_counts=gather(rows["training"] + 1),
+            held_out_counts=gather(rows["held_out"] + 1),
+            held_out_outside=outside,
+        )
+
+    def _table(self, name: str) -> pa.Table:
+        """The mapped file, its checksum verified when this process first reads it."""
+        if name not in self._tables:
+            path = self.path / name
+            if name not in self._files:
+                raise InputError(f"{self.path} has no {name}: run the study again to add it")
+            if not path.is_file() or _checksum(path) != self._files[name]:
+                raise InputError(
+                    f"{path} is missing or damaged (its checksum does not fit): delete {self.path} and run again"
+                )
+            self._tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        return self._tables[name]
+
+
+def training_range(
+    moments: GroupMoments, folds: Int[np.ndarray, "perturbation"], fold: int
+) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
+    """Smallest and largest value of each gene over control and the training perturbations of a fold."""
+    seen = np.concatenate([[True], folds != fold])
+    return moments.minimum[seen].min(axis=0), moments.maximum[seen].max(axis=0)
+
+
+def open_or_build(
+    root: str | Path, screen: Screen, folds: Int[np.ndarray, "perturbation"], bin_counts: Iterable[int]
+) -> HistogramStore:
+    """Open the store of this screen and these folds under `root`; build what is missing of it first.
+
+    One process builds, others that want the same store wait for it.
+
+    Args:
+        root: Folder for stores; made where it is missing.
+        screen: The screen.
+        folds: The fold that holds out each perturbation.
+        bin_counts: Bin counts that the store must have.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    fingerprint = screen.fingerprint()
+    identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
+    path = Path(root) / f"{screen.name}-{identity}"
+    wanted = sorted(set(bin_counts))
+    if not _lacking(path, wanted):
+        return HistogramStore(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path / "lock"):
+            _build(path, screen, fingerprint, folds, _lacking(path, wanted))
+    except OSError as error:
+        raise InputError(f"the store {path} cannot be written ({error}): name another folder with --store") from error
+    return HistogramStore(path)
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """What the store holds, or None where there is none."""
+    try:
+        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}/manifest.json cannot be read ({error}): delete {path} and run again") from error
+
+
+def _lacking(path: Path, bin_counts: Sequence[int]) -> list[int]:
+    files = (read_manifest(path) or {"files": {}})["files"]
+    return [n_bins for n_bins in bin_counts if f"counts_B{n_bins}.arrow" not in files]
+
+
+def _build(
+    path: Path, screen: Screen, fingerprint: str, folds: Int[np.ndarray, "perturbation"], bin_counts: Sequence[int]
+) -> None:
+    """Write moments and counts, and last the manifest that makes them visible."""
+    groups = ["control", *screen.perturbations]
+    moments = group_moments(screen.expression, screen.group_start)
+    files = (read_manifest(path) or {"files": {}})["files"]
+    if not files:
+        sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
+        extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
+        files |= _write(path / "moments.arrow", groups, {"n_cells": moments.n_cells, **sums, **extremes})
+    dtype = np.int16 if moments.n_cells.max() <= np.iinfo(np.int16).max else np.int32
+    overall = moments.minimum.min(axis=0), moments.maximum.max(axis=0)
+    for n_bins in bin_counts:
+        base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
+        files |= _write(path / f"counts_B{n_bins}.arrow", groups, {"counts": base.in_bin.astype(dtype)})
+        for fold in np.unique(folds):
+            low, high = training_range(moments, folds, fold)
+            genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
+            counts = count_groups(
+                screen.expression, screen.group_start, bin_edges(low[genes], high[genes], n_bins), genes
+            )
+            arrays = {"counts": counts.in_bin.astype(dtype), "outside": counts.outside}
+            files |= _write(path / f"counts_B{n_bins}_fold{fold}.arrow", groups, arrays, genes)
+    write_json(
+        path / "manifest.json",
+        {
+            "format": FORMAT,
+            "screen": screen.name,
+            "fingerprint": fingerprint,
+            "genes": screen.genes,
+            "perturbations": screen.perturbations,
+            "n_cells": moments.n_cells.tolist(),
+            "folds": folds.tolist(),
+            "files": files,
+        },
+    )
+
+
+def _write(
+    path: Path, groups: Sequence[str], arrays: dict[str, np.ndarray], genes: np.ndarray | None = None
+) -> dict[str, dict[str, Any]]:
+    """Write arrays with a row per group; returns the manifest's entry of the file."""
+    columns: dict[str, pa.Array] = {"perturbation": pa.array(groups)}
+    for name, array in arrays.items():
+        values = pa.array(array.reshape(-1))
+        columns[name] = values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array[0].size)
+    table = pa.table(columns)
+    if genes is not None:
+        table = table.replace_schema_metadata({"genes": json.dumps(genes.tolist())})
+
+    def write(beside: Path) -> None:
+        with pa.ipc.new_file(str(beside), table.schema) as writer:
+            writer.write_table(table)
+
+    write_atomically(path, write)
+    return {path.name: _checksum(path)}
+
+
+def _override_genes(table: pa.Table) -> Int[np.ndarray, "override"]:
+    return np.asarray(json.loads(table.schema.metadata[b"genes"]), dtype=np.int64)
+
+
+def _array(table: pa.Table, name: str) -> np.ndarray:
+    """A column of lists as a groups x values view, without a copy."""
+    column = cast("pa.FixedSizeListArray", table[name].chunk(0))
+    return column.values.to_numpy(zero_copy_only=True).reshape(len(column), -1)
+
+
+def _checksum(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,31 @@
+"""Ctrl Hist: every perturbation is predicted to leave control as it is. A floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxtyping import Float
+from torch import Tensor
+
+from histpert.models.interface import TrainingSet, smoothed
+from histpert.settings import ModelSettings
+
+__all__ = ["ControlHist"]
+
+
+class ControlHist:
+    """The smoothed histogram of the control cells, whatever the perturbation (section 4.2)."""
+
+    n_parameters = 0
+
+    def __init__(self, settings: ModelSettings):
+        self._settings = settings
+
+    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+        """Keep the control histogram; there are no epochs."""
+        self.control = smoothed(training.control, self._settings.control_smoothing)
+        return iter(())
+
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """The control histogram for each perturbation."""
+        return self.control.expand(len(embeddings), -1, -1)

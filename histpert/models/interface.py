@@ -1,0 +1,63 @@
+"""What every method is given and what it must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["HistogramModel", "TrainingSet", "smoothed"]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Training perturbations of one fold, on the device that trains.
+
+    Attributes:
+        embeddings: Embedding of each perturbed gene.
+        masses: Observed bin masses.
+        means: Mean expression of the cells.
+        n_cells: Cells of each perturbation.
+        control: Bin masses of the control cells, not smoothed.
+        lower: Left edge of each gene's first bin.
+        width: Width of each gene's bins.
+    """
+
+    embeddings: Float[Tensor, "perturbation feature"]
+    masses: Float[Tensor, "perturbation gene bin"]
+    means: Float[Tensor, "perturbation gene"]
+    n_cells: Float[Tensor, "perturbation"]
+    control: Float[Tensor, "gene bin"]
+    lower: Float[Tensor, "gene"]
+    width: Float[Tensor, "gene"]
+
+
+class HistogramModel(Protocol):
+    """A method that predicts histograms. `fit` must have been run to its end before anything else is asked for."""
+
+    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+        """Learn from the training perturbations; yields the mean training loss of each epoch, on the device."""
+        ...
+
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """Bin masses for perturbations with these embeddings, on the training edges."""
+        ...
+
+    @property
+    def control(self) -> Float[Tensor, "gene bin"]:
+        """The method's own view of control: predicted shifts are predicted means minus its mean."""
+        ...
+
+    @property
+    def n_parameters(self) -> int:
+        """Learned parameters."""
+        ...
+
+
+def smoothed(masses: Float[Tensor, "*batch bin"], uniform_mass: float) -> Float[Tensor, "*batch bin"]:
+    """The histogram with this much of its mass spread evenly over all bins, so that none is empty."""
+    return torch.lerp(masses, torch.full_like(masses, 1 / masses.shape[-1]), uniform_mass)

@@ -1,0 +1,96 @@
+"""MLP+Hist: shifts of the control histogram in log space, from the perturbed gene's embedding (Eq. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from histpert.losses import HistogramLoss
+from histpert.models.interface import TrainingSet, smoothed
+from histpert.settings import ModelSettings
+from histpert.training import train
+
+__all__ = ["HistogramNetwork", "MLPHist", "mlp"]
+
+LEAKY_SLOPE = 0.01
+OUTPUT_SCALE = 0.01
+"""The output layer starts at this share of He's scale, so that training starts at the control histogram."""
+
+
+def mlp(n_features: int, hidden: Sequence[int], n_outputs: int, dropout: float) -> nn.Sequential:
+    """Linear, LayerNorm, LeakyReLU and dropout per hidden layer, then a linear output near zero (section 4.1).
+
+    Weights are He's for the LeakyReLU, biases zero. Drawn from torch's global generator.
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip((n_features, *hidden), hidden, strict=False):
+        layers += [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.LeakyReLU(LEAKY_SLOPE), nn.Dropout(dropout)]
+    network = nn.Sequential(*layers, nn.Linear(hidden[-1], n_outputs))
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=LEAKY_SLOPE)
+            nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        network[-1].weight.mul_(OUTPUT_SCALE)  # pyright: ignore[reportCallIssue]
+    return network
+
+
+class HistogramNetwork(nn.Module):
+    """`log h_ctrl + MLP(e_p)`, the logits of the predicted histogram of each gene (Eq. 2).
+
+    Args:
+        control: Smoothed bin masses of control.
+        n_features: Length of an embedding.
+        hidden: Sizes of the hidden layers.
+        dropout: Share of hidden units dropped in training.
+    """
+
+    log_control: Tensor
+
+    def __init__(self, control: Float[Tensor, "gene bin"], n_features: int, hidden: Sequence[int], dropout: float):
+        super().__init__()
+        self.shift = mlp(n_features, hidden, control.numel(), dropout)
+        self.register_buffer("log_control", control.log())
+
+    def forward(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """Logarithms of the predicted bin masses, up to a constant per gene: their softmax is the prediction."""
+        return self.shift(embeddings).view(len(embeddings), *self.log_control.shape) + self.log_control
+
+
+class MLPHist:
+    """The histogram model (section 3)."""
+
+    def __init__(self, settings: ModelSettings):
+        self._settings = settings
+
+    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+        """Train the network from the seed of the settings; torch's global generators are left as they were."""
+        settings = self._settings
+        self.control = smoothed(training.control, settings.control_smoothing)
+        hidden = settings.hidden_sizes(len(training.embeddings))
+        n_features = training.embeddings.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = HistogramNetwork(self.control.cpu(), n_features, hidden, settings.dropout)
+        self.network = network.to(self.control.device)
+        weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
+        loss = HistogramLoss(training.lower, training.width, weights)
+
+        def loss_of(logits: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
+            return loss(logits, training.masses[batch], training.means[batch])
+
+        return train(self.network, loss_of, training.embeddings, settings)
+
+    @torch.no_grad()
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """Predicted bin masses, dropout off."""
+        self.network.eval()
+        return self.network(embeddings).softmax(-1)
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases, LayerNorm included."""
+        return sum(parameter.numel() for parameter in self.network.parameters())

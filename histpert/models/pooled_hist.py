@@ -1,0 +1,34 @@
+"""Non-Ctrl Hist: one response for all perturbations, the pooled training cells. A floor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from histpert.models.interface import TrainingSet, smoothed
+from histpert.settings import ModelSettings
+
+__all__ = ["PooledHist"]
+
+
+class PooledHist:
+    """The smoothed histogram of all perturbed training cells, pooled cell by cell (section 4.2)."""
+
+    n_parameters = 0
+
+    def __init__(self, settings: ModelSettings):
+        self._settings = settings
+
+    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+        """Pool the cells of the training perturbations; there are no epochs."""
+        self.control = smoothed(training.control, self._settings.control_smoothing)
+        share = training.n_cells / training.n_cells.sum()
+        self._pooled = smoothed(torch.einsum("p,pgb->gb", share, training.masses), self._settings.control_smoothing)
+        return iter(())
+
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """The pooled histogram for each perturbation."""
+        return self._pooled.expand(len(embeddings), -1, -1)

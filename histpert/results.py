@@ -1,0 +1,164 @@
+"""Result tables: their columns, and how they are written and read. No torch here: analysis reads them anywhere.
+
+`trials.parquet` has a row per (configuration, fold), `perturbations.parquet` a row per (trial, held-out perturbation).
+A file is written beside its place and renamed into it, so that a reader sees the old table or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from histpert.errors import InputError
+
+__all__ = [
+    "METRICS",
+    "PERTURBATION_SCHEMA",
+    "TRIAL_SCHEMA",
+    "Metric",
+    "read_table",
+    "write_atomically",
+    "write_json",
+    "write_table",
+]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric column is called on an axis, and which way is better."""
+
+    label: str
+    higher_is_better: bool = False
+
+
+METRICS: Mapping[str, Metric] = {
+    "nll": Metric("Negative log-likelihood (Eq. 12)"),
+    "rmae_mean": Metric("RMAE of the mean shift"),
+    "rmae_var": Metric("RMAE of the variance"),
+    "rmae_skew": Metric("RMAE of the skewness"),
+    "rmae_kurt": Metric("RMAE of the excess kurtosis"),
+    "pearson_top20": Metric("Pearson of mean shifts, top 20 DE genes", higher_is_better=True),
+    "pearson_top50": Metric("Pearson of mean shifts, top 50 DE genes", higher_is_better=True),
+    "pearson_top100": Metric("Pearson of mean shifts, top 100 DE genes", higher_is_better=True),
+    "w1": Metric("Wasserstein-1 (log-normalized expression)"),
+    "crps": Metric("CRPS (log-normalized expression)"),
+}
+"""Every metric column of both tables, in printing order."""
+
+_METRIC_FIELDS = [(name, pa.float64()) for name in METRICS]
+
+TRIAL_SCHEMA = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("study", pa.string()),
+        ("screen", pa.string()),
+        ("embeddings", pa.string()),
+        ("method", pa.string()),
+        ("n_bins", pa.int32()),
+        ("weight_ce", pa.float64()),
+        ("weight_wass", pa.float64()),
+        ("weight_mse", pa.float64()),
+        ("hidden", pa.list_(pa.int32())),
+        ("dropout", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("batch_size", pa.int32()),
+        ("epochs", pa.int32()),
+        ("control_smoothing", pa.float64()),
+        ("fold", pa.int32()),
+        ("n_folds", pa.int32()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("train_seconds", pa.float64()),
+        ("peak_memory_mb", pa.float64()),
+        ("n_parameters", pa.int64()),
+        ("device", pa.string()),
+        ("n_threads", pa.int32()),
+        ("n_perturbations", pa.int32()),
+        ("n_genes", pa.int32()),
+        ("n_genes_constant", pa.int32()),
+        ("n_genes_undefined", pa.float64()),
+        ("n_pearson_undefined", pa.int32()),
+        ("out_of_range_fraction", pa.float64()),
+        *_METRIC_FIELDS,
+    ]
+)
+"""`status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average number
+of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis;
+`n_pearson_undefined` counts held-out perturbations whose predicted or observed shifts do not vary over 20 top genes.
+"""
+
+PERTURBATION_SCHEMA = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("screen", pa.string()),
+        ("method", pa.string()),
+        ("n_bins", pa.int32()),
+        ("fold", pa.int32()),
+        ("perturbation", pa.string()),
+        ("n_cells", pa.int32()),
+        ("n_genes_undefined", pa.int32()),
+        ("out_of_range_fraction", pa.float64()),
+        *_METRIC_FIELDS,
+    ]
+)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place; on failure nothing changes."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        write(beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically. NaN becomes null."""
+    text = json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as parquet, atomically. A column that a row lacks is null; one unknown to `schema` is an error."""
+    rows = list(rows)
+    unknown = sorted({name for row in rows for name in row} - set(schema.names))
+    if unknown:
+        raise KeyError(f"columns not in the schema of {path.name}: {', '.join(unknown)}")
+    table = pa.Table.from_pylist(rows, schema=schema)
+    write_atomically(path, lambda beside: pq.write_table(table, beside))
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read one result table.
+
+    Raises:
+        InputError: The file is missing or is not parquet.
+    """
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: give the folder of a study, which holds trials.parquet") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} cannot be read as parquet ({error}): run the study again") from None

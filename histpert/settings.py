@@ -1,0 +1,67 @@
+"""Settings of a model and its training; one home for each default. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isclose
+
+from histpert.errors import InputError
+
+__all__ = ["ModelSettings"]
+
+SMALL_SCREEN = 500
+"""Training sets of fewer perturbations get the small network of the paper's Norman screen."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Network, loss and training, with the paper's values (section 4.1).
+
+    Raises:
+        InputError: A value out of range, or loss weights that do not add to 1.
+    """
+
+    weight_ce: float = 0.0
+    """Weight of the cross-entropy."""
+    weight_wass: float = 0.75
+    """Weight of the Wasserstein-1 distance."""
+    weight_mse: float = 0.25
+    """Weight of the squared error of the mean."""
+    hidden: tuple[int, ...] | None = None
+    """Sizes of the hidden layers; default: 128 64 below 500 training perturbations, else 1024 512 1024."""
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    batch_size: int = 32
+    """Perturbations per step."""
+    epochs: int = 500
+    control_smoothing: float = 1e-4
+    """Uniform mass mixed into control histograms, so that empty bins have a logarithm (Eq. 2)."""
+    seed: int = 0
+
+    def __post_init__(self):
+        weights = (self.weight_ce, self.weight_wass, self.weight_mse)
+        if min(weights) < 0 or not isclose(sum(weights), 1, abs_tol=1e-6):
+            given = " + ".join(f"{weight:g}" for weight in weights)
+            raise InputError(
+                "--weight-ce, --weight-wass and --weight-mse must be 0 or more and add to 1, "
+                f"but {given} = {sum(weights):g}"
+            )
+        for name, least in (("epochs", 0), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {least} or more")
+        for name in ("dropout", "control_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 up to 1")
+        if self.control_smoothing == 0:
+            raise InputError(
+                "--control-smoothing 0: empty bins of control would have no logarithm; give a small positive mass"
+            )
+        if self.hidden is not None and (not self.hidden or min(self.hidden) < 1):
+            raise InputError(f"--hidden {self.hidden}: give one or more sizes of 1 or more")
+
+    def hidden_sizes(self, n_training: int) -> tuple[int, ...]:
+        """Sizes of the hidden layers for a training set of this many perturbations."""
+        if self.hidden is not None:
+            return self.hidden
+        return (128, 64) if n_training < SMALL_SCREEN else (1024, 512, 1024)

@@ -1,0 +1,97 @@
+"""From counts in the store to tensors: what models train on, and what their predictions are held against."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from histpert.histograms.counting import GroupMoments
+from histpert.histograms.store import FoldCounts
+from histpert.metrics import HeldOut
+from histpert.metrics.shifts import rank_by_welch_t
+from histpert.models.interface import TrainingSet
+from histpert.moments import Moments, moments_from_sums
+
+__all__ = ["held_out_targets", "training_targets"]
+
+
+def training_targets(
+    counts: FoldCounts,
+    moments: GroupMoments,
+    embeddings: Float[np.ndarray, "perturbation feature"],
+    device: torch.device,
+) -> TrainingSet:
+    """The training perturbations of a fold, float32, on the device; counts are sent as integers and divided there.
+
+    Args:
+        counts: Counts of the fold.
+        moments: Moments of all groups of the screen.
+        embeddings: Embeddings of all perturbations of the screen.
+        device: Where to train.
+    """
+    groups = counts.training + 1
+    return TrainingSet(
+        embeddings=torch.from_numpy(embeddings[counts.training]).to(device),
+        masses=_masses(counts.training_counts, torch.float32, device),
+        means=_on(device, moments.power_sums[0, groups] / moments.n_cells[groups, None], torch.float32),
+        n_cells=_on(device, moments.n_cells[groups], torch.float32),
+        control=_masses(counts.control_counts, torch.float32, device),
+        lower=_on(device, counts.edges.lower, torch.float32),
+        width=_on(device, counts.edges.width, torch.float32),
+    )
+
+
+def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.device) -> HeldOut:
+    """The held-out perturbations of a fold, float64, on the device.
+
+    Args:
+        counts: Counts of the fold.
+        moments: Moments of all groups of the screen.
+        device: Where to compare.
+    """
+    groups = counts.held_out + 1
+    observed, control = _moments(moments, groups), _moments(moments, np.array([0]))
+    n_cells = moments.n_cells[groups]
+    ranking = rank_by_welch_t(
+        observed.mean.numpy(),
+        observed.variance.numpy(),
+        n_cells,
+        control.mean[0].numpy(),
+        control.variance[0].numpy(),
+        int(moments.n_cells[0]),
+    )
+    width = _on(device, counts.edges.width)
+    lower = _on(device, counts.edges.lower)
+    return HeldOut(
+        masses=_masses(counts.held_out_counts, torch.float64, device),
+        moments=Moments(*(values.to(device) for values in observed)),
+        zero_fraction=_on(device, 1 - moments.n_detected[groups] / n_cells[:, None]),
+        ranking=torch.from_numpy(ranking).to(device),
+        control_mean=control.mean[0].to(device),
+        lower=lower,
+        width=width,
+        starts_at_zero=lower + width / 2 == 0,
+        constant=torch.from_numpy(counts.edges.constant).to(device),
+    )
+
+
+def _masses(counts: np.ndarray, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "*batch gene bin"]:
+    integers = torch.from_numpy(counts).to(device)
+    return integers.to(dtype) / integers.sum(-1, keepdim=True, dtype=dtype)
+
+
+def _moments(moments: GroupMoments, groups: np.ndarray) -> Moments:
+    arrays = (
+        moments.power_sums[:, groups],
+        moments.n_cells[groups, None],
+        moments.minimum[groups],
+        moments.maximum[groups],
+    )
+    power_sums, n_cells, minimum, maximum = (torch.from_numpy(array) for array in arrays)
+    return moments_from_sums(power_sums, n_cells.double(), minimum, maximum)
+
+
+def _on(device: torch.device, array: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.from_numpy(np.array(array)).to(device, dtype)

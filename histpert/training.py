@@ -1,0 +1,71 @@
+"""The training loop: a generator that yields once per epoch, for a scheduler, a test or a notebook to consume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from histpert.settings import ModelSettings
+
+__all__ = ["train"]
+
+
+def train(
+    network: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    embeddings: Float[Tensor, "perturbation feature"],
+    settings: ModelSettings,
+) -> Iterator[Float[Tensor, ""]]:
+    """Train with AdamW on shuffled batches of perturbations (section 4.1).
+
+    Everything stays on its device: the order of the batches is drawn on the CPU, the same for every device, and sent
+    over once. An epoch's dropout depends on seed and epoch only, whatever else draws random numbers in between.
+
+    Args:
+        network: Maps a batch of embeddings to the prediction that `loss_of` takes.
+        loss_of: Mean loss of a prediction, given the numbers of the batch's perturbations.
+        embeddings: Training perturbations.
+        settings: Epochs, batch size, learning rate, weight decay and seed.
+
+    Yields:
+        The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
+    """
+    device = embeddings.device
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    orders = _batch_orders(len(embeddings), settings).to(device)
+    for epoch, order in enumerate(orders):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))
+            loss = _train_epoch(network, loss_of, embeddings, order.split(settings.batch_size), optimizer)
+        yield loss
+
+
+def _train_epoch(
+    network: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    embeddings: Tensor,
+    batches: tuple[Tensor, ...],
+    optimizer: torch.optim.Optimizer,
+) -> Float[Tensor, ""]:
+    network.train()
+    total = torch.zeros((), device=embeddings.device)
+    for batch in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(network(embeddings[batch]), batch)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(batch)
+    return total / len(embeddings)
+
+
+def _batch_orders(n_training: int, settings: ModelSettings) -> Int[Tensor, "epoch perturbation"]:
+    """A permutation of the training perturbations for each epoch."""
+    random = np.random.default_rng(settings.seed)
+    orders = np.tile(np.arange(n_training), (settings.epochs, 1))
+    return torch.from_numpy(random.permuted(orders, axis=1))

@@ -1,0 +1,52 @@
+"""How many histogram bins are enough to predict the response to an unseen perturbation?
+
+Trains MLP+Hist on every fold at every bin count, beside the floors (Ctrl Hist, Non-Ctrl Hist) and what binning alone
+costs (Observed Hist), and draws each error against the bin count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from analysis.resolution import draw_resolution
+from histpert.errors import InputError
+from histpert.models import METHODS
+from studies.data import prepare
+from studies.engine import run_study
+from studies.options import StudyOptions, run_script
+from studies.trial import OBSERVED, Job
+
+MIN_BINS = 2
+
+
+@dataclass(frozen=True)
+class BinSweep(StudyOptions):
+    """Options of the bin sweep."""
+
+    bins: tuple[int, ...] = (5, 10, 15, 20, 25, 35)
+    """Bin counts to compare."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.bins or min(self.bins) < MIN_BINS:
+            raise InputError(f"--bins {' '.join(map(str, self.bins))}: a histogram needs {MIN_BINS} bins or more")
+
+
+def main(options: BinSweep) -> int:
+    """Run the sweep and draw its figures; returns the exit status."""
+    if options.smoke:
+        options = replace(options, folds=3, bins=(5, 15), model=replace(options.model, epochs=10))
+    bins = sorted(set(options.bins), reverse=True)  # the longest trials first, so that none is left over at the end
+    data = prepare(options, bins)
+    jobs = [
+        Job(method, n_bins, fold, options.model)
+        for method in ("MLP+Hist", *(name for name in METHODS if name != "MLP+Hist"), OBSERVED)
+        for n_bins in bins
+        for fold in range(options.folds)
+    ]
+    study = run_study("bin_sweep", options, data, jobs)
+    return study.report(draw_resolution([study.folder], study.folder) if study.has_results else [])
+
+
+if __name__ == "__main__":
+    run_script(BinSweep, main, __doc__)

@@ -1,0 +1,109 @@
+"""From the user's files to what trials read: screen, embeddings, folds and store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from histpert.embeddings import GeneEmbeddings, read_embeddings
+from histpert.errors import InputError
+from histpert.histograms import open_or_build
+from histpert.screens import Screen, assign_folds, read_screen, simulate_screen
+from studies.options import SIMULATED, StudyOptions
+
+__all__ = ["StudyData", "prepare"]
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """What the trials of a study share.
+
+    Attributes:
+        screen: Name of the screen.
+        screen_fingerprint: Of everything that results depend on in it.
+        embeddings: Name of the embeddings.
+        embeddings_fingerprint: Of the vectors of the screen's perturbations.
+        perturbations: Names, in the store's order.
+        vectors: Their embeddings.
+        folds: The fold that holds out each.
+        store: Folder of the store.
+        notes: What was guessed and left out.
+    """
+
+    screen: str
+    screen_fingerprint: str
+    embeddings: str
+    embeddings_fingerprint: str
+    perturbations: tuple[str, ...]
+    vectors: Float[np.ndarray, "perturbation feature"]
+    folds: Int[np.ndarray, "perturbation"]
+    store: Path
+    notes: tuple[str, ...]
+
+
+def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
+    """Read or simulate the screen, find its embeddings, draw the folds and open the store.
+
+    Raises:
+        InputError: Anything in the user's input that the study cannot use, or a folder that cannot be written.
+    """
+    check_writable(options.out)
+    screen, embeddings = _screen_and_embeddings(options)
+    for note in screen.notes:
+        print(f"  {note}", flush=True)
+    folds = assign_folds(screen.perturbations, options.folds, options.model.seed)
+    assert options.store is not None
+    store = open_or_build(options.store, screen, folds, bin_counts)
+    vectors = embeddings.lookup(screen.perturbations)
+    return StudyData(
+        screen=screen.name,
+        screen_fingerprint=screen.fingerprint(),
+        embeddings=embeddings.name,
+        embeddings_fingerprint=GeneEmbeddings(embeddings.name, screen.perturbations, vectors).fingerprint(),
+        perturbations=screen.perturbations,
+        vectors=vectors,
+        folds=folds,
+        store=store.path,
+        notes=screen.notes,
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing, and see that files can be made there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written ({error.strerror}): name another folder") from error
+
+
+def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbeddings]:
+    if options.screen == SIMULATED:
+        if options.embeddings:
+            raise InputError("--embeddings goes with --screen: the simulated screen has embeddings of its own")
+        return simulate_screen(options.model.seed)
+    if not options.embeddings:
+        raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
+    embeddings = read_embeddings(options.embeddings)
+    screen = read_screen(options.screen, options.read)
+    without = [gene for gene in screen.perturbations if gene not in set(embeddings.genes)]
+    n_genes = len(screen.genes)
+    screen = screen.with_notes(
+        f"{len(screen.perturbations)} perturbations, {screen.n_cells[0]:,} control cells, {n_genes:,} genes"
+    )
+    if len(without) == len(screen.perturbations):
+        raise InputError(
+            f"none of the {len(without)} perturbations has an embedding in {embeddings.name}: "
+            f"the screen has {', '.join(without[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
+        )
+    if without:
+        screen = screen.with_perturbations(set(screen.perturbations) - set(without)).with_notes(
+            f"left out {len(without)} perturbations without an embedding: {', '.join(without)}"
+        )
+    return screen, embeddings

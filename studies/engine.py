@@ -1,0 +1,181 @@
+"""Runs the trials of a study on Ray Tune: what the ledger lacks is trained, then all of it becomes tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from histpert.errors import InputError
+from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
+from studies.data import StudyData
+from studies.ledger import Entry, Ledger
+from studies.local_ray import ray_session
+from studies.options import StudyOptions
+from studies.provenance import provenance
+from studies.trial import Job, Plan, run_trial
+
+__all__ = ["Study", "run_study"]
+
+SHOWN = {".md": "table", ".png": "figure"}
+"""Files to name at the end of a study; their other formats lie beside them."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that has ended.
+
+    Attributes:
+        folder: Where its tables are.
+        n_trials: Trials asked for.
+        unfinished: Per trial that has no result, the reason.
+    """
+
+    folder: Path
+    n_trials: int
+    unfinished: tuple[str, ...]
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any trial has a result to draw."""
+        return len(self.unfinished) < self.n_trials
+
+    def report(self, written: Sequence[Path]) -> int:
+        """Say what came out, of the files that were written, and how to go on; returns the exit status."""
+        print(f"results: {self.folder}/trials.parquet, {self.folder}/perturbations.parquet")
+        for path in written:
+            if path.suffix in SHOWN:
+                print(f"{SHOWN[path.suffix]}: {path}")
+        if not self.unfinished:
+            return 0
+        print(
+            f"error: {len(self.unfinished)} of {self.n_trials} trials have no result; the first: {self.unfinished[0]}\n"
+            "Run the same command again: it trains only what is missing."
+        )
+        return 1
+
+
+def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[Job]) -> Study:
+    """Train what the ledger lacks, then write `trials.parquet`, `perturbations.parquet` and `study.json`.
+
+    The tables hold the jobs asked for here; the ledger keeps every trial that ever finished in this folder.
+
+    Args:
+        name: Of the study; its folder in `--out`.
+        options: From the command line.
+        data: What the trials share.
+        jobs: Configurations and folds, in the order to start them.
+
+    Raises:
+        InputError: Resources are asked for that Ray does not have.
+    """
+    folder = options.out / name
+    plan = Plan(name, data, options.folds, options.threads_per_trial, folder / "ledger")
+    ledger = Ledger(plan.ledger)
+    missing = [job for job in jobs if not _is_done(ledger.read(plan.trial_id(job)))]
+    print(
+        f"{len(jobs)} trials, {len(jobs) - len(missing)} done before, {len(missing)} to run; results in {folder}",
+        flush=True,
+    )
+    if missing:
+        with ray_session() as is_local:
+            _tune(plan, missing, options, is_local)
+    entries = [(job, ledger.read(plan.trial_id(job))) for job in jobs]
+    kept = [entry for _, entry in entries if entry]
+    write_table(folder / "trials.parquet", [entry["trial"] for entry in kept], TRIAL_SCHEMA)
+    write_table(
+        folder / "perturbations.parquet", [row for entry in kept for row in entry["perturbations"]], PERTURBATION_SCHEMA
+    )
+    write_json(folder / "study.json", _record(name, options, data))
+    unfinished = [_reason(job, entry) for job, entry in entries if not _is_done(entry)]
+    return Study(folder, len(jobs), tuple(unfinished))
+
+
+def _is_done(entry: Entry | None) -> bool:
+    return entry is not None and entry["trial"]["status"] == "ok"
+
+
+def _reason(job: Job, entry: Entry | None) -> str:
+    error = entry["trial"]["error"] if entry else "stopped before it ended"
+    return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error}"
+
+
+def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, is_local: bool) -> None:
+    """Run the jobs as Tune trials in reused worker processes, which write their own ledger entries."""
+    from ray import tune
+
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses Tune's own log files
+
+    from studies.progress import TrialProgress  # Ray is imported once its environment is set
+
+    resources = _resources(options, is_local)
+    scratch = plan.ledger.parent / ".tune"
+    # Tune's own settings for storage: it insists on a folder that all nodes see, and nothing in it is kept.
+    run = tune.RunConfig(
+        name="trials",
+        storage_path=str(scratch),
+        verbose=0,
+        callbacks=[TrialProgress(plan, jobs)],
+        failure_config=tune.FailureConfig(max_failures=1),  # a worker that dies; what a trial raises is an entry
+    )
+    trainable = tune.with_parameters(_trainable, plan=plan, jobs=tuple(jobs), use_gpu=resources["gpu"] > 0)
+    try:
+        tune.Tuner(
+            tune.with_resources(trainable, resources),
+            param_space={"job": tune.grid_search(list(range(len(jobs))))},
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=run,
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainable(config: dict[str, Any], plan: Plan, jobs: Sequence[Job], use_gpu: bool) -> dict[str, str]:
+    """Tune's function trainable: one job of the plan."""
+    if use_gpu and not torch.cuda.is_available():
+        raise RuntimeError("Ray gave this trial a GPU, but torch sees none: install the CUDA build of torch")
+    entry = run_trial(plan, jobs[config["job"]], torch.device("cuda" if use_gpu else "cpu"))
+    Ledger(plan.ledger).write(entry)
+    return {"status": entry["trial"]["status"]}
+
+
+def _resources(options: StudyOptions, is_local: bool) -> dict[str, float]:
+    """CPU threads and share of a GPU for a trial; what this machine cannot give is an error, not an endless wait."""
+    import ray
+
+    there = ray.cluster_resources()
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if there.get("GPU", 0) else 0.0
+    wanted = {"cpu": float(options.threads_per_trial), "gpu": gpus}
+    for kind, amount in wanted.items():
+        # A cluster may start more nodes when they are asked for; this machine has what it has.
+        if is_local and amount > there.get(kind.upper(), 0):
+            option = "--threads-per-trial" if kind == "cpu" else "--gpus-per-trial"
+            raise InputError(
+                f"{option} {amount:g}: this machine has {there.get(kind.upper(), 0):g} {kind.upper()}s for Ray"
+            )
+    return wanted
+
+
+def _record(name: str, options: StudyOptions, data: StudyData) -> dict[str, Any]:
+    """What is needed to run the study again."""
+    settings = asdict(options)
+    settings |= {key: str(settings[key]) for key in ("out", "store")}
+    settings["embeddings"] = [str(path) for path in options.embeddings]
+    return {
+        "study": name,
+        "settings": settings,
+        "screen": {"name": data.screen, "sha256": data.screen_fingerprint, "notes": data.notes},
+        "embeddings": {"name": data.embeddings, "sha256": data.embeddings_fingerprint},
+        "folds": dict(zip(data.perturbations, data.folds.tolist(), strict=True)),
+        "store": str(data.store),
+        "n_cpus": os.cpu_count(),
+        **provenance(),
+    }

@@ -1,0 +1,58 @@
+"""The ledger: one file per finished (configuration, fold), written atomically; what is in it is not trained again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from histpert.results import write_json
+
+__all__ = ["Entry", "Ledger", "content_id"]
+
+
+class Entry(TypedDict):
+    """What a trial leaves: its row of `trials.parquet` and those of `perturbations.parquet`."""
+
+    trial: dict[str, Any]
+    perturbations: list[dict[str, Any]]
+
+
+class Ledger:
+    """Entries in a folder.
+
+    Args:
+        folder: Made with the first entry.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def write(self, entry: Entry) -> None:
+        """Keep an entry; one of the same trial is replaced."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._path(entry["trial"]["trial_id"]), entry)
+
+    def read(self, trial_id: str) -> Entry | None:
+        """The entry of a trial, or None where there is none. A damaged entry is named and counts as none."""
+        path = self._path(trial_id)
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if entry["trial"]["trial_id"] == trial_id and isinstance(entry["perturbations"], list):
+                return entry
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            pass
+        print(f"ledger entry {path} is damaged and is done again", flush=True)
+        return None
+
+    def _path(self, trial_id: str) -> Path:
+        return self.folder / f"{trial_id}.json"
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """A short name that is the same for the same content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""Ray for a study: the cluster that a job was submitted to, else one of our own on this machine, closed to others."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from histpert.errors import InputError
+
+__all__ = ["ray_session"]
+
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # and Tune's own state is never restored
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@contextmanager
+def ray_session() -> Iterator[bool]:
+    """Connect to Ray for the length of the block; yields whether it is our own.
+
+    `RAY_ADDRESS`, which Ray sets for submitted jobs, names the cluster. Without it a Ray is started on this machine,
+    bound to loopback, with a token that only this process and its workers know, and a temporary folder of its own.
+
+    Raises:
+        InputError: The cluster that is named cannot be reached.
+    """
+    os.environ.update(TUNE_SETTINGS)
+    if os.environ.get("RAY_ADDRESS"):
+        with _cluster(os.environ["RAY_ADDRESS"]):
+            yield False
+    else:
+        with _local():
+            yield True
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray answers at RAY_ADDRESS={address} ({str(error).splitlines()[0]}): "
+            "start it, or unset RAY_ADDRESS to run on this machine alone"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _local() -> Iterator[None]:
+    # Before Ray is imported, which reads these once. A token in the environment keeps Ray from leaving one in the home.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="histpert-ray-")
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)

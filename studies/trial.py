@@ -1,0 +1,201 @@
+"""One trial: fit a method on a fold's training perturbations and score it on the held-out ones. No Ray here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from histpert.histograms import FoldCounts, HistogramStore
+from histpert.metrics import HeldOut, evaluate
+from histpert.models import METHODS
+from histpert.results import METRICS
+from histpert.settings import ModelSettings
+from histpert.targets import held_out_targets, training_targets
+from studies.data import StudyData
+from studies.ledger import Entry, content_id
+
+__all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "run_trial"]
+
+OBSERVED = "Observed Hist"
+"""Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
+
+RESULTS_VERSION = 1
+"""Part of a trial's identity: raised when the same settings give other results, so that old entries are not taken."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration and the fold it is tried on."""
+
+    method: str
+    n_bins: int
+    fold: int
+    settings: ModelSettings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all trials of a study."""
+
+    study: str
+    data: StudyData
+    n_folds: int
+    n_threads: int
+    ledger: Path
+
+    def trial_id(self, job: Job) -> str:
+        """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
+        return content_id(
+            {
+                "version": RESULTS_VERSION,
+                "screen": self.data.screen_fingerprint,
+                "folds": self.data.folds.tolist(),
+                "embeddings": self.data.embeddings_fingerprint,
+                "n_threads": self.n_threads,
+                **asdict(job),
+            }
+        )
+
+    def row(self, job: Job) -> dict[str, Any]:
+        """The columns of `trials.parquet` that are known before the trial."""
+        settings = asdict(job.settings)
+        settings["hidden"] = list(job.settings.hidden_sizes(int(np.sum(self.data.folds != job.fold))))
+        return {
+            "trial_id": self.trial_id(job),
+            "study": self.study,
+            "screen": self.data.screen,
+            "embeddings": self.data.embeddings,
+            "method": job.method,
+            "n_bins": job.n_bins,
+            "fold": job.fold,
+            "n_folds": self.n_folds,
+            "n_threads": self.n_threads,
+            **settings,
+        }
+
+
+def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
+    """Fit, predict and score; whatever goes wrong in there is an entry with its reason.
+
+    Args:
+        plan: What the trials share.
+        job: The configuration and the fold.
+        device: Where to train.
+    """
+    torch.set_num_threads(plan.n_threads)
+    try:
+        return _fit_and_score(plan, job, device)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return failed_entry(plan, job, f"out of memory: {error}", "oom")
+    except Exception as error:  # a trial that fails is a row; the others go on
+        return failed_entry(plan, job, f"{type(error).__name__}: {error}")
+
+
+def failed_entry(plan: Plan, job: Job, error: str, status: str = "failed") -> Entry:
+    """The entry of a trial that did not end: its settings and the reason."""
+    return {"trial": plan.row(job) | {"status": status, "error": error.strip()}, "perturbations": []}
+
+
+@lru_cache(maxsize=1)
+def _open_store(path: Path) -> HistogramStore:
+    """The store, opened once per process."""
+    return HistogramStore(path)
+
+
+def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
+    store = _open_store(plan.data.store)
+    counts = store.fold(job.fold, job.n_bins)
+    with _peak_memory_mb(device) as memory:
+        training = training_targets(counts, store.moments, plan.data.vectors, device)
+        held_out = held_out_targets(counts, store.moments, device)
+        start, n_parameters = time.perf_counter(), 0
+        if job.method == OBSERVED:
+            predicted, control = held_out.masses, training.control
+        else:
+            model = METHODS[job.method](job.settings)
+            for last in deque(model.fit(training), maxlen=1):
+                if not math.isfinite(last.item()):
+                    raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
+            embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(device)
+            predicted, control, n_parameters = model.predict(embeddings), model.control, model.n_parameters
+        seconds = time.perf_counter() - start
+        rows = _perturbation_rows(plan, job, store, counts, held_out, evaluate(predicted, control, held_out))
+    trial = plan.row(job) | {
+        "status": "ok",
+        "train_seconds": seconds,
+        "peak_memory_mb": memory[0],
+        "n_parameters": n_parameters,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "n_perturbations": len(rows),
+        "n_genes": len(store.genes),
+        "n_genes_constant": int(counts.edges.constant.sum()),
+        "n_pearson_undefined": sum(math.isnan(row["pearson_top20"]) for row in rows),
+        **{name: _mean(rows, name) for name in ("n_genes_undefined", "out_of_range_fraction", *METRICS)},
+    }
+    return {"trial": trial, "perturbations": rows}
+
+
+def _perturbation_rows(
+    plan: Plan, job: Job, store: HistogramStore, counts: FoldCounts, held_out: HeldOut, metrics: Any
+) -> list[dict[str, Any]]:
+    """The trial's rows of `perturbations.parquet`."""
+    n_cells = store.moments.n_cells[counts.held_out + 1]
+    undefined = held_out.moments.skewness.isnan().sum(-1).tolist()
+    shared = {
+        "trial_id": plan.trial_id(job),
+        "screen": plan.data.screen,
+        "method": job.method,
+        "n_bins": job.n_bins,
+        "fold": job.fold,
+    }
+    return [
+        shared
+        | {
+            "perturbation": store.perturbations[perturbation],
+            "n_cells": int(n_cells[row]),
+            "n_genes_undefined": undefined[row],
+            "out_of_range_fraction": float(counts.held_out_outside[row].mean() / n_cells[row]),
+            **{name: float(metrics[name][row]) for name in METRICS},
+        }
+        for row, perturbation in enumerate(counts.held_out)
+    ]
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    """Average over the perturbations for which the value is defined, NaN where it is for none."""
+    values = [row[name] for row in rows if not math.isnan(row[name])]
+    return float(np.mean(values)) if values else math.nan
+
+
+@contextmanager
+def _peak_memory_mb(device: torch.device) -> Iterator[list[float]]:
+    """Peak memory inside the block: of the GPU's allocations, or of this process where the system can tell (Linux)."""
+    peak = [math.nan]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated(device) / 2**20
+        return
+    resettable = _reset_peak_resident_memory()
+    yield peak
+    if resettable:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        peak[0] = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+
+
+def _reset_peak_resident_memory() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
