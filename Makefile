@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check clean
+.PHONY: help study test check bench-loss clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -17,6 +17,9 @@ check: .venv/dev  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
+	$(BIN)/python tests/benchmarks/loss.py
 
 clean:  ## Remove the virtual environment (results stay)
 	rm -rf .venv

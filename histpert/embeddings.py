@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,13 +73,16 @@ def read_embeddings(paths: Sequence[str | Path]) -> GeneEmbeddings:
 
 def _read_source(path: Path) -> GeneEmbeddings:
     if not path.is_file():
-        raise InputError(f"{path} does not exist: --embeddings takes .npz or .parquet files")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what}: --embeddings takes .npz or .parquet files")
     readers = {".npz": _read_npz, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise InputError(
             f"{path}: embeddings are read from .npz and .parquet, not from {path.suffix or 'a name without suffix'}"
         )
     genes, vectors = readers[path.suffix](path)
+    if not len(genes):
+        raise InputError(f"{path} has no rows: it needs one per gene")
     twice = genes[genes.duplicated()]
     if len(twice):
         raise InputError(f"{path}: gene {twice[0]!r} stands there more than once")
@@ -91,9 +95,9 @@ def _read_source(path: Path) -> GeneEmbeddings:
 
 def _read_npz(path: Path) -> tuple[pd.Index, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as .npz: {str(error).splitlines()[0]}") from error
     names = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind == "U"]
     vectors = [array for array in arrays.values() if array.ndim == 2 and array.dtype.kind == "f"]
@@ -119,12 +123,18 @@ def _read_parquet(path: Path) -> tuple[pd.Index, np.ndarray]:
             f"{path}: needs one column of gene names, and a numeric column per feature or one column of lists; "
             f"it has {', '.join(map(str, table.columns))}"
         )
+    if not names and isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path} has no gene names, neither in a column nor in its index")
     genes = pd.Index(table[names[0]] if names else table.index).map(str)
     if not lists:
         return genes, numeric.to_numpy()
-    lengths = table[lists[0]].map(len).unique()
+    try:
+        vectors = [np.asarray(vector, dtype=np.float32).reshape(-1) for vector in table[lists[0]]]
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: column {lists[0]!r} does not hold lists of numbers") from None
+    lengths = sorted({len(vector) for vector in vectors})
     if len(lengths) != 1:
         raise InputError(
-            f"{path}: the lists in column {lists[0]!r} are of unlike lengths ({lengths.min()} to {lengths.max()})"
+            f"{path}: the lists in column {lists[0]!r} are of unlike lengths ({lengths[0]} to {lengths[-1]})"
         )
-    return genes, np.stack(list(table[lists[0]]))
+    return genes, np.stack(vectors)

@@ -146,7 +146,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema
     unknown = sorted({name for row in rows for name in row} - set(schema.names))
     if unknown:
         raise KeyError(f"columns not in the schema of {path.name}: {', '.join(unknown)}")
-    table = pa.Table.from_pylist(rows, schema=schema)
+    table = pa.Table.from_pylist(_without_nan(rows), schema=schema)
     write_atomically(path, lambda beside: pq.write_table(table, beside))
 
 
@@ -160,5 +160,7 @@ def read_table(path: Path) -> pa.Table:
         return pq.read_table(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: give the folder of a study, which holds trials.parquet") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} cannot be read as parquet ({error}): run the study again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as parquet ({str(error).splitlines()[0]}): run the study again"
+        ) from None

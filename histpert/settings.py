@@ -37,6 +37,8 @@ class ModelSettings:
     epochs: int = 500
     control_smoothing: float = 1e-4
     """Uniform mass mixed into control histograms, so that empty bins have a logarithm (Eq. 2)."""
+    # Measured on Papalexi 2021 (270 genes, 5 to 25 bins): at 1e-4 Ctrl Hist's RMAE of variance, skewness and kurtosis
+    # are within 0.003 of those at 1e-6, and its NLL is 0.002 lower; 1e-3 moves them by up to 0.024 for another 0.003.
     seed: int = 0
 
     def __post_init__(self):

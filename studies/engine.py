@@ -110,7 +110,9 @@ def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, is_local: bool
     """Run the jobs as Tune trials in reused worker processes, which write their own ledger entries."""
     from ray import tune
 
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses Tune's own log files
+    # Tune misses log files that are turned off, and names a way to resume that is not ours.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
 
     from studies.progress import TrialProgress  # Ray is imported once its environment is set
 

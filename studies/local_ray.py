@@ -14,6 +14,8 @@ from histpert.errors import InputError
 
 __all__ = ["ray_session"]
 
+LONGEST_TEMPORARY_FOLDER = 18
+
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # and Tune's own state is never restored
@@ -41,6 +43,12 @@ def ray_session() -> Iterator[bool]:
             yield True
 
 
+def _short_temporary_folder() -> str:
+    """Ray puts sockets some 85 characters below it, and the system allows 107 for a socket's name (macOS 103)."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= LONGEST_TEMPORARY_FOLDER else "/tmp"
+
+
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
     import ray
@@ -66,7 +74,7 @@ def _local() -> Iterator[None]:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
-    folder = tempfile.mkdtemp(prefix="histpert-ray-")
+    folder = tempfile.mkdtemp(prefix="histpert-ray-", dir=_short_temporary_folder())
     try:
         ray.init(
             address="local",

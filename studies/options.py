@@ -70,4 +70,7 @@ def run_script(options_type: type[Options], main: Callable[[Options], int], desc
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is missing", file=sys.stderr)
+        status = 130
     sys.exit(status)

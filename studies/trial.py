@@ -95,10 +95,14 @@ def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
     torch.set_num_threads(plan.n_threads)
     try:
         return _fit_and_score(plan, job, device)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return failed_entry(plan, job, f"out of memory: {error}", "oom")
     except Exception as error:  # a trial that fails is a row; the others go on
-        return failed_entry(plan, job, f"{type(error).__name__}: {error}")
+        status = "oom" if _is_out_of_memory(error) else "failed"
+        return failed_entry(plan, job, f"{type(error).__name__}: {error}", status)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """On a CPU torch says it with a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def failed_entry(plan: Plan, job: Job, error: str, status: str = "failed") -> Entry:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -56,6 +57,26 @@ class GroupMoments:
 
 
 @numba.njit(nogil=True, cache=True)
+@no_type_check  # numba compiles it: it cannot be wrapped
+def _bin_of(value, lower, width, n_bins):
+    """Bin of a value, -1 below the range and `n_bins` above it; values on an edge as in `numpy.histogram`.
+
+    The quotient can round across an edge, so it is held against the edges `lower + width * number` themselves.
+    """
+    if value < lower:
+        return -1
+    if value >= lower + width * n_bins:
+        return n_bins if value > lower + width * n_bins else n_bins - 1
+    number = min(np.int64((value - lower) / width), n_bins - 1)
+    if value < lower + width * number:
+        return number - 1
+    if number + 1 < n_bins and value >= lower + width * (number + 1):
+        return number + 1
+    return number
+
+
+@numba.njit(nogil=True, cache=True)
+@no_type_check
 def _count_rows(data, indices, indptr, group_start, slot, lower, width, in_bin, outside):
     """Fill `in_bin` and `outside` for the groups whose rows are given; `slot` is a gene's place in them, or -1."""
     n_bins = in_bin.shape[2]
@@ -66,26 +87,24 @@ def _count_rows(data, indices, indptr, group_start, slot, lower, width, in_bin, 
             value = np.float64(data[place])
             if gene < 0 or value == 0.0:
                 continue
-            position = np.floor((value - lower[gene]) / width[gene])
-            if position < 0:
+            number = _bin_of(value, lower[gene], width[gene], n_bins)
+            if number < 0 or number == n_bins:
                 outside[group, gene] += 1
-                position = 0.0
-            elif position >= n_bins:
-                outside[group, gene] += 1
-                position = n_bins - 1.0
-            in_bin[group, gene, np.int64(position)] += 1
+                number = min(max(number, 0), n_bins - 1)
+            in_bin[group, gene, number] += 1
         for gene in range(in_bin.shape[1]):
             zeros = last - first
-            for place in range(n_bins):
-                zeros -= in_bin[group, gene, place]
-            position = np.floor((0.0 - lower[gene]) / width[gene])
-            if position < 0 or position >= n_bins:
+            for number in range(n_bins):
+                zeros -= in_bin[group, gene, number]
+            number = _bin_of(0.0, lower[gene], width[gene], n_bins)
+            if number < 0 or number == n_bins:
                 outside[group, gene] += zeros
-                position = min(max(position, 0.0), n_bins - 1.0)
-            in_bin[group, gene, np.int64(position)] += zeros
+                number = min(max(number, 0), n_bins - 1)
+            in_bin[group, gene, number] += zeros
 
 
 @numba.njit(nogil=True, cache=True)
+@no_type_check
 def _sum_rows(data, indices, indptr, group_start, sums, minimum, maximum, detected):
     for group in range(group_start.size - 1):
         first, last = group_start[group], group_start[group + 1]
@@ -109,7 +128,7 @@ def _sum_rows(data, indices, indptr, group_start, sums, minimum, maximum, detect
 
 def count_shard(
     expression: sp.csr_matrix,
-    group_start: Int[np.ndarray, "groups+1"],
+    group_start: Int[np.ndarray, "bound"],
     edges: BinEdges,
     genes: Int[np.ndarray, "gene"] | None = None,
 ) -> Counts:
@@ -152,7 +171,7 @@ def merge(shards: Iterable[Counts]) -> Counts:
 
 def count_groups(
     expression: sp.csr_matrix,
-    group_start: Int[np.ndarray, "groups+1"],
+    group_start: Int[np.ndarray, "bound"],
     edges: BinEdges,
     genes: Int[np.ndarray, "gene"] | None = None,
 ) -> Counts:
@@ -163,7 +182,7 @@ def count_groups(
     return Counts(np.concatenate([part.in_bin for part in parts]), np.concatenate([part.outside for part in parts]))
 
 
-def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "groups+1"]) -> GroupMoments:
+def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound"]) -> GroupMoments:
     """Power sums, extremes and detections of each group's cells.
 
     Args:
@@ -198,7 +217,7 @@ def _n_genes(expression: sp.csr_matrix) -> int:
     return expression.shape[1]  # pyright: ignore[reportOptionalSubscript]
 
 
-def _in_threads(work, group_start: Int[np.ndarray, "groups+1"]) -> list:
+def _in_threads(work, group_start: Int[np.ndarray, "bound"]) -> list:
     """Call `work` with ranges of groups of about equal numbers of cells; the results in order."""
     n_parts = 4 * (os.cpu_count() or 1)
     bounds = np.searchsorted(group_start, np.linspace(0, group_start[-1], n_parts + 1))

@@ -30,7 +30,7 @@ class BinEdges:
     constant: Bool[np.ndarray, "gene"]
 
     @property
-    def edges(self) -> Float[np.ndarray, "gene bin+1"]:
+    def edges(self) -> Float[np.ndarray, "gene edge"]:
         """All edges, left to right."""
         return self.lower[:, None] + self.width[:, None] * np.arange(self.n_bins + 1)
 

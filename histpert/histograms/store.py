@@ -177,7 +177,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """What the store holds, or None where there is none."""
     try:
         return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
         raise InputError(f"{path}/manifest.json cannot be read ({error}): delete {path} and run again") from error
@@ -204,9 +204,12 @@ def _build(
     for n_bins in bin_counts:
         base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
         files |= _write(path / f"counts_B{n_bins}.arrow", groups, {"counts": base.in_bin.astype(dtype)})
-        for fold in np.unique(folds):
+        for fold in np.unique(folds).tolist():
             low, high = training_range(moments, folds, fold)
             genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
+            genes = (
+                genes if len(genes) else np.array([0])
+            )  # Arrow has no lists of length 0; any gene may be counted again
             counts = count_groups(
                 screen.expression, screen.group_start, bin_edges(low[genes], high[genes], n_bins), genes
             )

@@ -16,10 +16,12 @@ def relative_error(
 ) -> Float[Tensor, "perturbation"]:
     """Relative mean absolute error, `sum |predicted - observed| / sum |observed|` over genes (Eq. 13).
 
-    A gene whose observed value is NaN is left out of both sums; the result is NaN where nothing observed is left.
+    A gene whose observed value is NaN is left out of both sums. The result is NaN where the observed values that are
+    left add to 0: there is nothing to relate an error to.
     """
-    error = (predicted - observed).abs().nansum(-1)
-    return error / observed.abs().nansum(-1)
+    defined = ~observed.isnan()
+    error, size = (values.abs().where(defined, 0).sum(-1) for values in (predicted - observed, observed))
+    return torch.where(size > 0, error / size, torch.nan)
 
 
 def rank_by_welch_t(

@@ -17,8 +17,11 @@ from histpert.screens.screen import Screen, group_cells
 
 __all__ = ["ReadOptions", "read_screen"]
 
-CONVENTIONS = (("perturbation", ("control",)), ("condition", ("ctrl", "control")))
+CONVENTIONS = (("perturbation", ("control", "ctrl")), ("condition", ("ctrl", "control")))
 """Columns of `obs` that hold the perturbation, and what control cells are called there, in the order tried."""
+
+COMBINATION = "+"
+"""Stands for the label of a cell with several perturbed genes."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     all_cells = cast("pd.DataFrame", data.obs)
     kept = _filtered_cells(all_cells, options.cell_filter, path)
     obs = all_cells.iloc[kept]
-    column, control = _perturbation_column(obs, options, path)
-    labels = [_single_gene(label, control) for label in obs[column]]
+    column, control = _perturbation_column(all_cells, options, path)
+    given = zip(obs[column].astype(str), obs[column].notna(), strict=True)
+    labels = [_single_gene(label, control) if known else None for label, known in given]
     notes = [
         f"perturbation column {column!r}, control label {control!r}",
         *_left_out(len(all_cells), kept, obs[column], labels),
@@ -78,7 +82,8 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
 
 def _open(path: Path) -> anndata.AnnData:
     if not path.is_file():
-        raise InputError(f"{path} does not exist: --screen takes an .h5ad file, or the word simulated")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {what}: --screen takes an .h5ad file, or the word simulated")
     try:
         data = anndata.read_h5ad(path)
     except Exception as error:  # anndata and h5py raise many kinds for a file that is not what it should be
@@ -137,18 +142,20 @@ def _perturbation_column(obs: pd.DataFrame, options: ReadOptions, path: Path) ->
     )
 
 
-COMBINATION = "+"
-"""Stands for the label of a cell with several perturbed genes."""
-
-
-def _single_gene(label: object, control: str) -> str | None:
+def _single_gene(label: str, control: str) -> str | None:
     """The perturbed gene, "" for control, None without a label; `A+ctrl` is `A`."""
-    if not isinstance(label, str) or not label.strip():
+    if not label.strip():
         return None
-    genes = {part.strip() for part in label.split("+")} - {control, ""}
+    if label == control:
+        return ""
+    genes = _genes(label) - {control, ""}
     if len(genes) > 1:
         return COMBINATION
-    return genes.pop() if genes else ""
+    return next(iter(genes), "")
+
+
+def _genes(label: object) -> frozenset[str]:
+    return frozenset(part.strip() for part in str(label).split("+"))
 
 
 def _left_out(n_cells: int, kept: np.ndarray, column: pd.Series, labels: list[str | None]) -> list[str]:
@@ -158,7 +165,7 @@ def _left_out(n_cells: int, kept: np.ndarray, column: pd.Series, labels: list[st
         notes.append(f"cell filter keeps {len(kept):,} of {n_cells:,} cells")
     combined = np.array([label == COMBINATION for label in labels])
     if combined.any():
-        n_combinations = column[combined].nunique()
+        n_combinations = column[combined].map(_genes).nunique()
         notes.append(f"left out {n_combinations:,} combinations of perturbations ({combined.sum():,} cells)")
     if unlabelled := labels.count(None):
         notes.append(f"left out {unlabelled:,} cells without a label")

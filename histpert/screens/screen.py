@@ -32,11 +32,11 @@ class Screen:
     expression: sp.csr_matrix
     genes: tuple[str, ...]
     perturbations: tuple[str, ...]
-    group_start: Int[np.ndarray, "groups+1"]
+    group_start: Int[np.ndarray, "bound"]
     notes: tuple[str, ...] = ()
 
     @property
-    def n_cells(self) -> Int[np.ndarray, "groups"]:
+    def n_cells(self) -> Int[np.ndarray, "group"]:
         """Cells per group, control first."""
         return np.diff(self.group_start)
 

@@ -1,0 +1,114 @@
+"""Trials without Ray: their rows, their failures, their names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from histpert.settings import ModelSettings
+from studies.data import prepare
+from studies.ledger import Ledger
+from studies.options import StudyOptions
+from studies.trial import OBSERVED, Job, Plan, run_trial
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    options = StudyOptions(out=tmp_path_factory.mktemp("out"), folds=3)
+    return Plan("test", prepare(options, [5]), 3, 1, Path("unused"))
+
+
+def job(method: str = "MLP+Hist", **settings) -> Job:
+    return Job(method, 5, 1, ModelSettings(epochs=2, **settings))
+
+
+def test_holds_out_the_perturbations_of_its_fold(plan):
+    entry = run_trial(plan, job(), CPU)
+    expected = [name for name, fold in zip(plan.data.perturbations, plan.data.folds, strict=True) if fold == 1]
+    assert [row["perturbation"] for row in entry["perturbations"]] == expected
+    assert entry["trial"]["n_perturbations"] == 32
+    assert entry["trial"]["hidden"] == [128, 64]
+    n_weights = 64 * 128 + 128 * 64 + 64 * 200 * 5
+    n_biases = 3 * 128 + 3 * 64 + 200 * 5  # with LayerNorm's scale and shift
+    assert entry["trial"]["n_parameters"] == n_weights + n_biases
+
+
+def test_the_same_trial_twice_gives_identical_metrics(plan):
+    first, second = (run_trial(plan, job(), CPU)["perturbations"] for _ in range(2))
+    assert first == second
+
+
+def test_a_trial_after_another_one_is_as_if_it_were_alone(plan):
+    alone = run_trial(plan, job(), CPU)["perturbations"]
+    run_trial(plan, job(seed=5, dropout=0.5), CPU)
+    torch.rand(3)
+    assert run_trial(plan, job(), CPU)["perturbations"] == alone
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"dropout": 0.1}, {"hidden": (8,)}, {"weight_wass": 0.5, "weight_mse": 0.5}]
+)
+def test_another_setting_is_another_trial(plan, change):
+    assert plan.trial_id(job(**change)) != plan.trial_id(job())
+
+
+def test_another_thread_count_fold_or_screen_is_another_trial(plan):
+    names = {
+        plan.trial_id(job()),
+        replace(plan, n_threads=2).trial_id(job()),
+        plan.trial_id(replace(job(), fold=0)),
+        replace(plan, data=replace(plan.data, screen_fingerprint="other")).trial_id(job()),
+        replace(plan, data=replace(plan.data, embeddings_fingerprint="other")).trial_id(job()),
+    }
+    assert len(names) == 5
+    assert replace(plan, study="renamed").trial_id(job()) in names
+
+
+def test_binning_alone_costs_nothing_in_distance_and_something_in_the_moments(plan):
+    row = run_trial(plan, job(OBSERVED), CPU)["trial"]
+    assert row["w1"] == 0
+    assert 0 < row["rmae_var"] < 1
+
+
+def test_a_trial_that_diverges_is_an_entry_with_its_reason(plan):
+    entry = run_trial(plan, job(learning_rate=1e30), CPU)
+    assert entry["trial"]["status"] == "failed"
+    assert "lower --learning-rate" in entry["trial"]["error"]
+    assert entry["perturbations"] == []
+
+
+def test_a_real_failure_to_allocate_is_out_of_memory(plan):
+    entry = run_trial(plan, job(hidden=(10**9, 10**6)), CPU)
+    assert entry["trial"]["status"] == "oom", entry["trial"]["error"]
+
+
+def test_a_method_that_raises_is_an_entry_with_its_reason(plan):
+    entry = run_trial(plan, job("No Such Method"), CPU)
+    assert entry["trial"]["status"] == "failed"
+    assert "No Such Method" in entry["trial"]["error"]
+
+
+def test_memory_is_measured_for_each_trial_alone(plan):
+    large = run_trial(plan, job(hidden=(4096, 4096)), CPU)["trial"]["peak_memory_mb"]
+    small = run_trial(plan, job(), CPU)["trial"]["peak_memory_mb"]
+    weights_mb = 4096 * 4096 * 4 / 2**20
+    assert small < large - weights_mb
+
+
+def test_the_ledger_gives_back_what_was_written_and_names_what_is_damaged(plan, tmp_path, capsys):
+    entry, ledger = run_trial(plan, job("Ctrl Hist"), CPU), Ledger(tmp_path / "ledger")
+    name = entry["trial"]["trial_id"]
+    assert ledger.read(name) is None
+    ledger.write(entry)
+    read = ledger.read(name)
+    assert read is not None
+    assert np.isnan(entry["trial"]["pearson_top20"])
+    assert read["trial"] == entry["trial"] | {f"pearson_top{n}": None for n in (20, 50, 100)}
+    path = tmp_path / "ledger" / f"{name}.json"
+    path.write_bytes(path.read_bytes()[:100])
+    assert ledger.read(name) is None
+    assert str(path) in capsys.readouterr().out
