@@ -50,7 +50,7 @@ class ModelSettings:
                 f"but {given} = {sum(weights):g}"
             )
         for name, least in (("epochs", 0), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0), ("seed", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # NaN is refused too
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {least} or more")
         for name in ("dropout", "control_smoothing"):
             if not 0 <= getattr(self, name) < 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts
 from histpert.metrics import HeldOut
+from histpert.metrics.distances import cell_positions
 from histpert.metrics.shifts import rank_by_welch_t
 from histpert.models.interface import TrainingSet
 from histpert.moments import Moments, moments_from_sums
@@ -67,12 +68,17 @@ def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.de
     return HeldOut(
         masses=_masses(counts.held_out_counts, torch.float64, device),
         moments=Moments(*(values.to(device) for values in observed)),
-        zero_fraction=_on(device, 1 - moments.n_detected[groups] / n_cells[:, None]),
         ranking=torch.from_numpy(ranking).to(device),
         control_mean=control.mean[0].to(device),
         lower=lower,
         width=width,
-        starts_at_zero=lower + width / 2 == 0,
+        positions=cell_positions(
+            _on(device, counts.reference_centers),
+            _masses(counts.held_out_reference, torch.float64, device),
+            lower,
+            width,
+            counts.edges.n_bins,
+        ),
         constant=torch.from_numpy(counts.edges.constant).to(device),
     )
 

@@ -30,6 +30,11 @@ class BinEdges:
     constant: Bool[np.ndarray, "gene"]
 
     @property
+    def centers(self) -> Float[np.ndarray, "gene bin"]:
+        """Centres of all bins, left to right."""
+        return self.lower[:, None] + self.width[:, None] * (np.arange(self.n_bins) + 0.5)
+
+    @property
     def edges(self) -> Float[np.ndarray, "gene edge"]:
         """All edges, left to right."""
         return self.lower[:, None] + self.width[:, None] * np.arange(self.n_bins + 1)

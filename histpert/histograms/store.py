@@ -31,6 +31,12 @@ __all__ = ["FoldCounts", "HistogramStore", "open_or_build"]
 
 FORMAT = 1
 
+REFERENCE_BINS = 32
+"""Bins of the reference that scores of cells are taken from, the same for all bin counts and folds.
+
+Measured on Papalexi 2021 (270 genes): Ctrl Hist's CRPS from the reference is 0.03 to 0.1% above that of the cells one
+by one at 5 to 35 bins; from the same bins as the prediction it was 6% above at 5 bins, 1.5% at 10 and 0.2% at 25."""
+
 
 @dataclass(frozen=True)
 class FoldCounts:
@@ -44,6 +50,8 @@ class FoldCounts:
         training_counts: Cells per training perturbation, gene and bin.
         held_out_counts: Cells per held-out perturbation, gene and bin.
         held_out_outside: Held-out cells beyond the training range; counted in the edge bins.
+        held_out_reference: Held-out cells per perturbation, gene and bin of the reference.
+        reference_centers: Centres of the reference's bins; the first is each gene's smallest value over all cells.
     """
 
     edges: BinEdges
@@ -53,6 +61,8 @@ class FoldCounts:
     training_counts: Int[np.ndarray, "training gene bin"]
     held_out_counts: Int[np.ndarray, "held_out gene bin"]
     held_out_outside: Int[np.ndarray, "held_out gene"]
+    held_out_reference: Int[np.ndarray, "held_out gene reference"]
+    reference_centers: Float[np.ndarray, "gene reference"]
 
 
 class HistogramStore:
@@ -96,8 +106,7 @@ class HistogramStore:
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, gathered from the base array and the fold's overrides."""
         held_out = self.folds == fold
-        base = self._table(f"counts_B{n_bins}.arrow")
-        counts = _array(base, "counts").reshape(len(self.perturbations) + 1, len(self.genes), n_bins)
+        counts = self._counts(f"counts_B{n_bins}.arrow", n_bins)
         override = self._table(f"counts_B{n_bins}_fold{fold}.arrow")
         genes = _override_genes(override)
         replaced = _array(override, "counts").reshape(len(counts), len(genes), n_bins)
@@ -118,7 +127,13 @@ class HistogramStore:
             training_counts=gather(rows["training"] + 1),
             held_out_counts=gather(rows["held_out"] + 1),
             held_out_outside=outside,
+            held_out_reference=self._counts("reference.arrow", REFERENCE_BINS)[rows["held_out"] + 1],
+            reference_centers=bin_edges(*overall_range(self.moments), REFERENCE_BINS).centers,
         )
+
+    def _counts(self, name: str, n_bins: int) -> Int[np.ndarray, "group gene bin"]:
+        """Counts of all groups, a view of the mapped file."""
+        return _array(self._table(name), "counts").reshape(len(self.perturbations) + 1, len(self.genes), n_bins)
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""
@@ -132,6 +147,11 @@ class HistogramStore:
                 )
             self._tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         return self._tables[name]
+
+
+def overall_range(moments: GroupMoments) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
+    """Smallest and largest value of each gene over all cells."""
+    return moments.minimum.min(axis=0), moments.maximum.max(axis=0)
 
 
 def training_range(
@@ -192,29 +212,10 @@ def _build(
     path: Path, screen: Screen, fingerprint: str, folds: Int[np.ndarray, "perturbation"], bin_counts: Sequence[int]
 ) -> None:
     """Write moments and counts, and last the manifest that makes them visible."""
-    groups = ["control", *screen.perturbations]
     moments = group_moments(screen.expression, screen.group_start)
-    files = (read_manifest(path) or {"files": {}})["files"]
-    if not files:
-        sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
-        extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
-        files |= _write(path / "moments.arrow", groups, {"n_cells": moments.n_cells, **sums, **extremes})
-    dtype = np.int16 if moments.n_cells.max() <= np.iinfo(np.int16).max else np.int32
-    overall = moments.minimum.min(axis=0), moments.maximum.max(axis=0)
+    files = (read_manifest(path) or {"files": {}})["files"] or _write_shared(path, screen, moments)
     for n_bins in bin_counts:
-        base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
-        files |= _write(path / f"counts_B{n_bins}.arrow", groups, {"counts": base.in_bin.astype(dtype)})
-        for fold in np.unique(folds).tolist():
-            low, high = training_range(moments, folds, fold)
-            genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
-            genes = (
-                genes if len(genes) else np.array([0])
-            )  # Arrow has no lists of length 0; any gene may be counted again
-            counts = count_groups(
-                screen.expression, screen.group_start, bin_edges(low[genes], high[genes], n_bins), genes
-            )
-            arrays = {"counts": counts.in_bin.astype(dtype), "outside": counts.outside}
-            files |= _write(path / f"counts_B{n_bins}_fold{fold}.arrow", groups, arrays, genes)
+        files |= _write_counts(path, screen, moments, folds, n_bins)
     write_json(
         path / "manifest.json",
         {
@@ -230,11 +231,48 @@ def _build(
     )
 
 
+def _write_shared(path: Path, screen: Screen, moments: GroupMoments) -> dict[str, dict[str, Any]]:
+    """The files that do not depend on folds and bin counts."""
+    sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
+    extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
+    columns = {"n_cells": moments.n_cells, **sums, **extremes}
+    edges = bin_edges(*overall_range(moments), REFERENCE_BINS)
+    reference = count_groups(screen.expression, screen.group_start, edges).in_bin.astype(_count_type(moments))
+    return _write(path / "moments.arrow", screen, columns) | _write(
+        path / "reference.arrow", screen, {"counts": reference}
+    )
+
+
+def _write_counts(
+    path: Path, screen: Screen, moments: GroupMoments, folds: Int[np.ndarray, "perturbation"], n_bins: int
+) -> dict[str, dict[str, Any]]:
+    """The base array of a bin count, and the overrides of each fold."""
+    overall = overall_range(moments)
+    base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
+    dtype = _count_type(moments)
+    files = _write(path / f"counts_B{n_bins}.arrow", screen, {"counts": base.in_bin.astype(dtype)})
+    for fold in np.unique(folds).tolist():
+        low, high = training_range(moments, folds, fold)
+        genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
+        if not len(genes):
+            genes = np.array([0])  # Arrow has no lists of length 0, and any gene may be counted again
+        edges = bin_edges(low[genes], high[genes], n_bins)
+        counts = count_groups(screen.expression, screen.group_start, edges, genes)
+        arrays = {"counts": counts.in_bin.astype(dtype), "outside": counts.outside}
+        files |= _write(path / f"counts_B{n_bins}_fold{fold}.arrow", screen, arrays, genes)
+    return files
+
+
+def _count_type(moments: GroupMoments) -> type[np.signedinteger]:
+    """The smallest integer that holds any count and that torch can calculate with."""
+    return np.int16 if moments.n_cells.max() <= np.iinfo(np.int16).max else np.int32
+
+
 def _write(
-    path: Path, groups: Sequence[str], arrays: dict[str, np.ndarray], genes: np.ndarray | None = None
+    path: Path, screen: Screen, arrays: dict[str, np.ndarray], genes: np.ndarray | None = None
 ) -> dict[str, dict[str, Any]]:
     """Write arrays with a row per group; returns the manifest's entry of the file."""
-    columns: dict[str, pa.Array] = {"perturbation": pa.array(groups)}
+    columns: dict[str, pa.Array] = {"perturbation": pa.array(["control", *screen.perturbations])}
     for name, array in arrays.items():
         values = pa.array(array.reshape(-1))
         columns[name] = values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array[0].size)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
+from typing import NamedTuple
+
+from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["MASS_FLOOR", "continuous_ranked_probability", "negative_log_likelihood"]
+__all__ = [
+    "MASS_FLOOR",
+    "CellPositions",
+    "cell_positions",
+    "continuous_ranked_probability",
+    "negative_log_likelihood",
+]
 
 MASS_FLOOR = 1e-6
 """Least predicted mass of a bin in the likelihood: one cell in a bin predicted empty costs 14 nats, not infinity."""
@@ -29,48 +36,71 @@ def negative_log_likelihood(
     return -(observed * (predicted.clamp_min(floor).log() - width.log()[:, None])).sum(-1)
 
 
-def continuous_ranked_probability(
-    predicted: Float[Tensor, "*batch gene bin"],
-    observed: Float[Tensor, "*batch gene bin"],
-    zero_fraction: Float[Tensor, "*batch gene"],
+class CellPositions(NamedTuple):
+    """Where cells lie in the bins of a prediction: all that their mean CRPS depends on.
+
+    Attributes:
+        mass: Share of the cells in each bin, cells beyond the range are at its ends.
+        first: Sum over these cells of their place `u` in the bin, 0 at its left edge and 1 at its right.
+        second: The same of `u^2`.
+        beyond: Mean distance of the cells beyond the range, in bin widths; 0 for a cell inside.
+    """
+
+    mass: Float[Tensor, "*batch gene bin"]
+    first: Float[Tensor, "*batch gene bin"]
+    second: Float[Tensor, "*batch gene bin"]
+    beyond: Float[Tensor, "*batch gene"]
+
+
+def cell_positions(
+    values: Float[Tensor, "gene value"],
+    shares: Float[Tensor, "*batch gene value"],
+    lower: Float[Tensor, "gene"],
     width: Float[Tensor, "gene"],
-    starts_at_zero: Bool[Tensor, "gene"],
+    n_bins: int,
+) -> CellPositions:
+    """Lay values into bins.
+
+    Args:
+        values: Values that cells of each gene take.
+        shares: Share of the cells that take each of them, adding to 1.
+        lower: Left edge of each gene's first bin.
+        width: Width of each gene's bins.
+        n_bins: Number of bins.
+    """
+    place = (values - lower[:, None]) / width[:, None]
+    inside = place.clamp(0, n_bins)
+    number = inside.floor().clamp_max(n_bins - 1)
+    u = inside - number
+    bins = number.long().expand(shares.shape)
+
+    def summed(weights: Tensor) -> Tensor:
+        return weights.new_zeros((*shares.shape[:-1], n_bins)).scatter_add_(-1, bins, weights)
+
+    beyond = (shares * (place - inside).abs()).sum(-1)
+    return CellPositions(summed(shares), summed(shares * u), summed(shares * u**2), beyond)
+
+
+def continuous_ranked_probability(
+    predicted: Float[Tensor, "*batch gene bin"], cells: CellPositions, width: Float[Tensor, "gene"]
 ) -> Float[Tensor, "*batch gene"]:
-    """Mean over cells x of their CRPS under the predicted distribution, the integral of `(F - 1{x <= z})^2 dz`.
+    """Mean over cells x of their CRPS, the integral of `(F - 1{x <= z})^2 dz`. Compares across bin counts.
 
-    The prediction is uniform inside each bin. Of the cells, the zeros are taken where they are: at 0, the centre of the
-    first bin of a gene whose training minimum is 0. The other cells are taken as uniform inside their bins. So the
-    score compares across bin counts, which a score against the observed histogram does not: there a coarse zero bin
-    counts as spread.
-
-    With `H` the cells' distribution function it is the integral of `H - 2 F H + F^2`; each part has a closed form.
+    The prediction is uniform inside each bin, so F is linear there, the score of a cell has the slope `2 F - 1`, and
+    its mean over cells follows exactly from the sums of their places and squared places in the bins.
 
     Args:
         predicted: Bin masses, each row adding to 1.
-        observed: Bin masses of the cells.
-        zero_fraction: Fraction of cells that are exactly 0.
+        cells: Where the cells lie in the same bins.
         width: Width of each gene's bins.
-        starts_at_zero: Genes whose first bin is centred on 0.
 
     Returns:
         Scores, in log-normalized expression.
     """
-    atom = torch.where(starts_at_zero, zero_fraction, torch.zeros_like(zero_fraction))
-    spread = observed.clone()
-    spread[..., 0] -= atom
-    f_left, f_right = _cdf(predicted)
-    h_left, h_right = _cdf(spread)
-    f_squared = (f_left**2 + f_left * f_right + f_right**2) / 3
-    f_times_h = (2 * f_left * h_left + 2 * f_right * h_right + f_left * h_right + f_right * h_left) / 6
-    of_spread = ((h_left + h_right) / 2 - 2 * f_times_h + f_squared).sum(-1)
-    # From the centre of the first bin on, the atom has been passed: half of that bin, where F is 3/4 of its mass on
-    # average, and all the others.
-    after_atom = predicted.shape[-1] - 0.5
-    f_after_atom = 0.375 * predicted[..., 0] + ((f_left + f_right) / 2)[..., 1:].sum(-1)
-    return width * (of_spread + atom * (after_atom - 2 * f_after_atom))
-
-
-def _cdf(masses: Float[Tensor, "*batch bin"]) -> tuple[Float[Tensor, "*batch bin"], Float[Tensor, "*batch bin"]]:
-    """The distribution function at the left and the right edge of each bin."""
-    right = masses.cumsum(-1)
-    return right - masses, right
+    right = predicted.cumsum(-1)
+    left = right - predicted
+    at_lower = ((1 - left) ** 2 + (1 - left) * (1 - right) + (1 - right) ** 2).sum(-1, keepdim=True) / 3
+    rise = left + right - 1
+    at_left = at_lower + rise.cumsum(-1) - rise
+    inside = cells.mass * at_left + cells.first * (2 * left - 1) + cells.second * predicted
+    return width * (inside.sum(-1) + cells.beyond)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from histpert.losses import wasserstein1
-from histpert.metrics.distances import continuous_ranked_probability, negative_log_likelihood
+from histpert.metrics.distances import CellPositions, continuous_ranked_probability, negative_log_likelihood
 from histpert.metrics.shifts import pearson_over_top_genes, relative_error
 from histpert.moments import Moments, histogram_mean, histogram_moments
 
@@ -24,23 +24,21 @@ class HeldOut:
     Attributes:
         masses: Bin masses of the cells, on training edges; cells beyond them are in the edge bins.
         moments: Statistics of the cells themselves.
-        zero_fraction: Fraction of cells that are exactly 0.
         ranking: Genes by falling |t| against control.
         control_mean: Mean of the control cells.
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
-        starts_at_zero: Genes whose first bin is centred on 0.
+        positions: Where the cells lie in the bins, finer than the bins tell.
         constant: Genes that do not vary in training.
     """
 
     masses: Float[Tensor, "perturbation gene bin"]
     moments: Moments
-    zero_fraction: Float[Tensor, "perturbation gene"]
     ranking: Int[Tensor, "perturbation gene"]
     control_mean: Float[Tensor, "gene"]
     lower: Float[Tensor, "gene"]
     width: Float[Tensor, "gene"]
-    starts_at_zero: Bool[Tensor, "gene"]
+    positions: CellPositions
     constant: Bool[Tensor, "gene"]
 
 
@@ -64,9 +62,7 @@ def evaluate(
     shift = statistics.mean - histogram_mean(control, *edges)
     observed_shift = held_out.moments.mean - held_out.control_mean
     likelihood = negative_log_likelihood(predicted, held_out.masses, held_out.width)
-    crps = continuous_ranked_probability(
-        predicted, held_out.masses, held_out.zero_fraction, held_out.width, held_out.starts_at_zero
-    )
+    crps = continuous_ranked_probability(predicted, held_out.positions, held_out.width)
     values = {
         "nll": likelihood[:, ~held_out.constant].mean(-1),
         "rmae_mean": relative_error(shift, observed_shift),

@@ -75,7 +75,8 @@ def simulate_screen(seed: int, simulation: Simulation | None = None) -> tuple[Sc
     library_size = np.exp(random.normal(np.log(TARGET_SUM), 0.35, len(group)))
     counts = _negative_binomial(np.exp(log_rate) * library_size[:, None] / TARGET_SUM, sizes.n_genes, random)
 
-    expression, _ = log_normalize(sp.csr_matrix(counts), library_size, "simulated counts")
+    total = np.maximum(library_size, counts.sum(axis=1))  # a cell has no more counts of these genes than of all
+    expression, _ = log_normalize(sp.csr_matrix(counts), total, "simulated counts")
     names = [genes[gene] for gene in perturbed]
     labels = ["" if number < 0 else names[number] for number in group]
     note = (
