@@ -28,7 +28,7 @@ class Simulation:
     study ends within minutes and shows what it is for. They say nothing about how well a method does on measured cells.
     """
 
-    n_perturbations: int = 96
+    n_perturbations: int = 90
     n_genes: int = 200
     n_control: int = 1_000
     min_cells: int = 60

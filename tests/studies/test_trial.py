@@ -30,7 +30,7 @@ def test_holds_out_the_perturbations_of_its_fold(plan):
     entry = run_trial(plan, job(), CPU)
     expected = [name for name, fold in zip(plan.data.perturbations, plan.data.folds, strict=True) if fold == 1]
     assert [row["perturbation"] for row in entry["perturbations"]] == expected
-    assert entry["trial"]["n_perturbations"] == 32
+    assert entry["trial"]["n_perturbations"] == 30
     assert entry["trial"]["hidden"] == [128, 64]
     n_weights = 64 * 128 + 128 * 64 + 64 * 200 * 5
     n_biases = 3 * 128 + 3 * 64 + 200 * 5  # with LayerNorm's scale and shift
