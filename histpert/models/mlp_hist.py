@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from histpert.losses import HistogramLoss
+from histpert.losses import weighted_loss
 from histpert.models.interface import TrainingSet, smoothed
 from histpert.settings import ModelSettings
 from histpert.training import train
@@ -77,10 +77,10 @@ class MLPHist:
             network = HistogramNetwork(self.control.cpu(), n_features, hidden, settings.dropout)
         self.network = network.to(self.control.device)
         weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
-        loss = HistogramLoss(training.lower, training.width, weights)
 
         def loss_of(logits: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
-            return loss(logits, training.masses[batch], training.means[batch])
+            targets = training.masses[batch], training.means[batch]
+            return weighted_loss(logits, *targets, training.lower, training.width, weights)
 
         return train(self.network, loss_of, training.embeddings, settings)
 
