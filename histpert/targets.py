@@ -10,7 +10,7 @@ from torch import Tensor
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts
 from histpert.metrics import HeldOut
-from histpert.metrics.distances import cell_positions
+from histpert.metrics.distances import CellPositions, cell_positions
 from histpert.metrics.shifts import rank_by_welch_t
 from histpert.models.interface import TrainingSet
 from histpert.moments import Moments, moments_from_sums
@@ -63,22 +63,23 @@ def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.de
         control.variance[0].numpy(),
         int(moments.n_cells[0]),
     )
-    width = _on(device, counts.edges.width)
-    lower = _on(device, counts.edges.lower)
+    # Summed on the CPU: a GPU would add in another order each time, and the last digits would differ.
+    cpu = torch.device("cpu")
+    positions = cell_positions(
+        torch.from_numpy(counts.reference_centers),
+        _masses(counts.held_out_reference, torch.float64, cpu),
+        torch.from_numpy(counts.edges.lower),
+        torch.from_numpy(counts.edges.width),
+        counts.edges.n_bins,
+    )
     return HeldOut(
         masses=_masses(counts.held_out_counts, torch.float64, device),
         moments=Moments(*(values.to(device) for values in observed)),
         ranking=torch.from_numpy(ranking).to(device),
         control_mean=control.mean[0].to(device),
-        lower=lower,
-        width=width,
-        positions=cell_positions(
-            _on(device, counts.reference_centers),
-            _masses(counts.held_out_reference, torch.float64, device),
-            lower,
-            width,
-            counts.edges.n_bins,
-        ),
+        lower=_on(device, counts.edges.lower),
+        width=_on(device, counts.edges.width),
+        positions=CellPositions(*(values.to(device) for values in positions)),
         constant=torch.from_numpy(counts.edges.constant).to(device),
     )
 

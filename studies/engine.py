@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -86,6 +87,7 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
     if missing:
         with ray_session() as is_local:
             _tune(plan, missing, options, is_local)
+    _say_what_is_replaced(folder, data)
     entries = [(job, ledger.read(plan.trial_id(job))) for job in jobs]
     kept = [entry for _, entry in entries if entry]
     write_table(folder / "trials.parquet", [entry["trial"] for entry in kept], TRIAL_SCHEMA)
@@ -95,6 +97,16 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
     write_json(folder / "study.json", _record(name, options, data))
     unfinished = [_reason(job, entry) for job, entry in entries if not _is_done(entry)]
     return Study(folder, len(jobs), tuple(unfinished))
+
+
+def _say_what_is_replaced(folder: Path, data: StudyData) -> None:
+    """Tables of another screen in the same folder make room for this one's; the ledger keeps their trials."""
+    try:
+        before = json.loads((folder / "study.json").read_text(encoding="utf-8"))["screen"]
+    except (OSError, ValueError, KeyError):
+        return
+    if before["sha256"] != data.screen_fingerprint:
+        print(f"replaces the tables of {before['name']}, whose trials stay in the ledger; --out keeps screens apart")
 
 
 def _is_done(entry: Entry | None) -> bool:

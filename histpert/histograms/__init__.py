@@ -1,8 +1,9 @@
 """Histograms of expression: bin edges from training cells, integer counts, and the store that all trials share."""
 
+from histpert.histograms.building import open_or_build
 from histpert.histograms.counting import GroupMoments, count_shard, group_moments, merge
 from histpert.histograms.edges import BinEdges, bin_edges
-from histpert.histograms.store import FoldCounts, HistogramStore, open_or_build
+from histpert.histograms.store import FoldCounts, HistogramStore
 
 __all__ = [
     "BinEdges",

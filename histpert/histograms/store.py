@@ -1,4 +1,4 @@
-"""The store: moments and histogram counts of one screen and one set of folds, memory-mapped by every trial.
+"""Reading the store: moments and histogram counts of one screen and one set of folds, mapped by every trial.
 
 A folder named by content holds uncompressed Arrow files and `manifest.json`, which is written last and names every file
 with its checksum. A gene has the same range in every fold that holds out none of its extreme cells, so each bin count
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +17,22 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 from jaxtyping import Float, Int
 
 from histpert.errors import InputError
-from histpert.histograms.counting import GroupMoments, count_groups, group_moments
+from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges, bin_edges
-from histpert.results import write_atomically, write_json
-from histpert.screens.screen import Screen
 
-__all__ = ["FoldCounts", "HistogramStore", "open_or_build"]
+__all__ = [
+    "FORMAT",
+    "REFERENCE_BINS",
+    "FoldCounts",
+    "HistogramStore",
+    "checksum",
+    "overall_range",
+    "read_manifest",
+    "training_range",
+]
 
 FORMAT = 1
 
@@ -141,7 +146,7 @@ class HistogramStore:
             path = self.path / name
             if name not in self._files:
                 raise InputError(f"{self.path} has no {name}: run the study again to add it")
-            if not path.is_file() or _checksum(path) != self._files[name]:
+            if not path.is_file() or checksum(path) != self._files[name]:
                 raise InputError(
                     f"{path} is missing or damaged (its checksum does not fit): delete {self.path} and run again"
                 )
@@ -162,37 +167,6 @@ def training_range(
     return moments.minimum[seen].min(axis=0), moments.maximum[seen].max(axis=0)
 
 
-def open_or_build(
-    root: str | Path, screen: Screen, folds: Int[np.ndarray, "perturbation"], bin_counts: Iterable[int]
-) -> HistogramStore:
-    """Open the store of this screen and these folds under `root`; build what is missing of it first.
-
-    One process builds, others that want the same store wait for it.
-
-    Args:
-        root: Folder for stores; made where it is missing.
-        screen: The screen.
-        folds: The fold that holds out each perturbation.
-        bin_counts: Bin counts that the store must have.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
-    fingerprint = screen.fingerprint()
-    identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
-    path = Path(root) / f"{screen.name}-{identity}"
-    wanted = sorted(set(bin_counts))
-    if not _lacking(path, wanted):
-        return HistogramStore(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / "lock"):
-            _build(path, screen, fingerprint, folds, _lacking(path, wanted))
-    except OSError as error:
-        raise InputError(f"the store {path} cannot be written ({error}): name another folder with --store") from error
-    return HistogramStore(path)
-
-
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """What the store holds, or None where there is none."""
     try:
@@ -203,89 +177,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}/manifest.json cannot be read ({error}): delete {path} and run again") from error
 
 
-def _lacking(path: Path, bin_counts: Sequence[int]) -> list[int]:
-    files = (read_manifest(path) or {"files": {}})["files"]
-    return [n_bins for n_bins in bin_counts if f"counts_B{n_bins}.arrow" not in files]
-
-
-def _build(
-    path: Path, screen: Screen, fingerprint: str, folds: Int[np.ndarray, "perturbation"], bin_counts: Sequence[int]
-) -> None:
-    """Write moments and counts, and last the manifest that makes them visible."""
-    moments = group_moments(screen.expression, screen.group_start)
-    files = (read_manifest(path) or {"files": {}})["files"] or _write_shared(path, screen, moments)
-    for n_bins in bin_counts:
-        files |= _write_counts(path, screen, moments, folds, n_bins)
-    write_json(
-        path / "manifest.json",
-        {
-            "format": FORMAT,
-            "screen": screen.name,
-            "fingerprint": fingerprint,
-            "genes": screen.genes,
-            "perturbations": screen.perturbations,
-            "n_cells": moments.n_cells.tolist(),
-            "folds": folds.tolist(),
-            "files": files,
-        },
-    )
-
-
-def _write_shared(path: Path, screen: Screen, moments: GroupMoments) -> dict[str, dict[str, Any]]:
-    """The files that do not depend on folds and bin counts."""
-    sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
-    extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
-    columns = {"n_cells": moments.n_cells, **sums, **extremes}
-    edges = bin_edges(*overall_range(moments), REFERENCE_BINS)
-    reference = count_groups(screen.expression, screen.group_start, edges).in_bin.astype(_count_type(moments))
-    return _write(path / "moments.arrow", screen, columns) | _write(
-        path / "reference.arrow", screen, {"counts": reference}
-    )
-
-
-def _write_counts(
-    path: Path, screen: Screen, moments: GroupMoments, folds: Int[np.ndarray, "perturbation"], n_bins: int
-) -> dict[str, dict[str, Any]]:
-    """The base array of a bin count, and the overrides of each fold."""
-    overall = overall_range(moments)
-    base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
-    dtype = _count_type(moments)
-    files = _write(path / f"counts_B{n_bins}.arrow", screen, {"counts": base.in_bin.astype(dtype)})
-    for fold in np.unique(folds).tolist():
-        low, high = training_range(moments, folds, fold)
-        genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
-        if not len(genes):
-            genes = np.array([0])  # Arrow has no lists of length 0, and any gene may be counted again
-        edges = bin_edges(low[genes], high[genes], n_bins)
-        counts = count_groups(screen.expression, screen.group_start, edges, genes)
-        arrays = {"counts": counts.in_bin.astype(dtype), "outside": counts.outside}
-        files |= _write(path / f"counts_B{n_bins}_fold{fold}.arrow", screen, arrays, genes)
-    return files
-
-
-def _count_type(moments: GroupMoments) -> type[np.signedinteger]:
-    """The smallest integer that holds any count and that torch can calculate with."""
-    return np.int16 if moments.n_cells.max() <= np.iinfo(np.int16).max else np.int32
-
-
-def _write(
-    path: Path, screen: Screen, arrays: dict[str, np.ndarray], genes: np.ndarray | None = None
-) -> dict[str, dict[str, Any]]:
-    """Write arrays with a row per group; returns the manifest's entry of the file."""
-    columns: dict[str, pa.Array] = {"perturbation": pa.array(["control", *screen.perturbations])}
-    for name, array in arrays.items():
-        values = pa.array(array.reshape(-1))
-        columns[name] = values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array[0].size)
-    table = pa.table(columns)
-    if genes is not None:
-        table = table.replace_schema_metadata({"genes": json.dumps(genes.tolist())})
-
-    def write(beside: Path) -> None:
-        with pa.ipc.new_file(str(beside), table.schema) as writer:
-            writer.write_table(table)
-
-    write_atomically(path, write)
-    return {path.name: _checksum(path)}
+def checksum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _override_genes(table: pa.Table) -> Int[np.ndarray, "override"]:
@@ -296,8 +191,3 @@ def _array(table: pa.Table, name: str) -> np.ndarray:
     """A column of lists as a groups x values view, without a copy."""
     column = cast("pa.FixedSizeListArray", table[name].chunk(0))
     return column.values.to_numpy(zero_copy_only=True).reshape(len(column), -1)
-
-
-def _checksum(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
