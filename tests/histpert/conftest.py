@@ -4,20 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from histpert.screens import ReadOptions, read_screen
+from histpert.screens import ReadOptions, Screen, read_screen
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture(scope="session")
-def papalexi():
-    """Papalexi 2021: 25 targets, raw counts; 25 targets and control after the filters on guides."""
+def read_papalexi(**options) -> Screen:
+    """Papalexi 2021: 25 targets, raw counts, cells with one clear guide."""
     path = REAL_DATA / "papalexi_thp1_303genes.h5ad"
     if not path.is_file():
         pytest.skip(f"needs real data, which are not here: {path}")
-    options = ReadOptions(
-        library_size_column="n_umi_full",
-        cell_filter="guide_frac > 0.8 and guide_umi_max >= 5",
-        min_control_detection=0.01,
-    )
-    return read_screen(path, options)
+    cell_filter = "guide_frac > 0.8 and guide_umi_max >= 5"
+    return read_screen(path, ReadOptions(library_size_column="n_umi_full", cell_filter=cell_filter, **options))
+
+
+@pytest.fixture(scope="session")
+def papalexi() -> Screen:
+    """Genes seen in more than 1% of control cells."""
+    return read_papalexi(min_control_detection=0.01)
+
+
+@pytest.fixture(scope="session")
+def papalexi_273_genes() -> Screen:
+    """Genes seen in more than 1% of all cells, as other implementations choose them."""
+    screen = read_papalexi()
+    return screen.with_genes(screen.expression.getnnz(axis=0) > 0.01 * screen.expression.shape[0])
