@@ -53,6 +53,7 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     """
     check_writable(options.out)
     screen, embeddings = _screen_and_embeddings(options)
+    print(f"screen {screen.name}", flush=True)
     for note in screen.notes:
         print(f"  {note}", flush=True)
     folds = assign_folds(screen.perturbations, options.folds, options.model.seed)

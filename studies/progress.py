@@ -34,13 +34,17 @@ class TrialProgress(tune.Callback):
         self._ledger = Ledger(plan.ledger)
         self._start = time.monotonic()
         self._started: dict[str, float] = {}
-        self._n_workers = 1
+        self._n_workers = 0
         self._seconds: dict[tuple[str, int], list[float]] = {}
         self._ended: Counter[str] = Counter()
         self._left = Counter((job.method, job.n_bins) for job in jobs)
         self._last_line = 0.0
         console = Console()
         self._live = Live(self, console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune saves its callbacks, which a live display cannot be."""
+        return self.__dict__ | {"_live": None}
 
     def setup(
         self, stop: Any = None, num_samples: int | None = None, total_num_samples: int | None = None, **info: Any
@@ -95,7 +99,8 @@ class TrialProgress(tune.Callback):
     def _line(self) -> str:
         n_ended = self._ended.total()
         elapsed = time.monotonic() - self._start
-        parts = [f"{n_ended}/{len(self._jobs)} trials ended", f"{len(self._started)} running"]
+        n_running = min(self._n_workers, len(self._jobs) - n_ended)  # a worker that ended one takes up the next at once
+        parts = [f"{n_ended}/{len(self._jobs)} trials ended", f"{n_running} running"]
         if self._ended["failed"]:
             parts.append(f"{self._ended['failed']} FAILED")
         parts.append(f"{_clock(elapsed)} passed")
@@ -112,7 +117,7 @@ class TrialProgress(tune.Callback):
         for (method, n_bins), n_left in self._left.items():
             seconds = self._seconds.get((method, n_bins)) or by_method.get(method) or [0.0]
             work += n_left * sum(seconds) / len(seconds)
-        return work / self._n_workers
+        return work / max(self._n_workers, 1)
 
 
 def _clock(seconds: float) -> str:

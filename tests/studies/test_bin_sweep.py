@@ -1,7 +1,11 @@
 """The main job on a real local Ray, and what it does when it is run again."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +15,8 @@ from histpert.results import METRICS, PERTURBATION_SCHEMA, TRIAL_SCHEMA
 from histpert.screens import assign_folds, simulate_screen
 
 pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,23 @@ def test_a_rerun_does_only_what_is_missing_and_gets_the_same_numbers(finished, b
         pd.testing.assert_frame_equal(
             old.drop(columns=measured, errors="ignore"), new.drop(columns=measured, errors="ignore"), check_exact=True
         )
+
+
+def test_a_terminal_sees_one_line_that_is_written_over(isolated, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, ROOT / "studies" / "bin_sweep.py", "--smoke", "--out", tmp_path]
+    with subprocess.Popen(command, env=isolated | {"TERM": "xterm"}, stdout=theirs, stderr=theirs) as run:
+        os.close(theirs)
+        seen = b""
+        try:
+            while part := os.read(ours, 4096):
+                seen += part
+        except OSError:  # how a terminal's end is told on Linux
+            pass
+    assert run.returncode == 0, seen.decode()
+    assert b"\x1b[2K" in seen  # erases the line
+    assert seen.count(b"trials ended") > 3
+    assert b"resolution.md\r\n" in seen
 
 
 def test_failed_trials_are_rows_and_the_exit_status_says_so(bin_sweep, tmp_path):
