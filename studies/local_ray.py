@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +55,12 @@ def _cluster(address: str) -> Iterator[None]:
     import ray
 
     try:
+        _knock(address)
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # Ray's ConnectionError is an OSError; ValueError is an address of another kind
         raise InputError(
             f"no Ray answers at RAY_ADDRESS={address} ({str(error).splitlines()[0]}): "
             "start it, or unset RAY_ADDRESS to run on this machine alone"
@@ -64,6 +69,13 @@ def _cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

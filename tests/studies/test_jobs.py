@@ -94,6 +94,22 @@ def test_an_uploaded_folder_is_what_runs_whether_installed_or_not(ray):
     assert job.stdout.count("working_dir_files") == 2, job.stdout
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "http://127.0.0.1:{port}"])
+def test_an_address_without_a_cluster_is_one_line(isolated, tmp_path, address):
+    named = address.format(port=free_port())
+    run = subprocess.run(
+        [sys.executable, ROOT / "studies" / "bin_sweep.py", "--smoke", "--out", tmp_path],
+        env=isolated | {"RAY_ADDRESS": named},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: no Ray answers at RAY_ADDRESS={named} (")
+    assert len(run.stderr.splitlines()) == 1
+
+
 def test_a_failing_job_is_failed_with_its_error_line_in_the_log(ray):
     arguments = ["--smoke", "--screen", "missing.h5ad", "--embeddings", "missing.npz"]
     job = ray("job", "submit", "--", "python", "studies/bin_sweep.py", *arguments)
