@@ -105,10 +105,11 @@ def resolution_figure(table: pd.DataFrame, targets: str, metrics: Sequence[str])
     panels = {
         re.sub("(,| of the) ", r"\1\n", METRICS[name].label): list(_curves(table, name, styles)) for name in metrics
     }
+    part = "" if targets == "all" else f", {TARGETS[targets]}"
     if len(screens) < 2:
         key = {method: styles[screens[0], method] for method in methods}
-        return curve_panels(panels, "Number of bins", title="".join(screens), key_below=key)
-    above = {screen: replace(styles[screen, methods[0]], line="-", thin=False) for screen in screens}
+        return curve_panels(panels, "Number of bins", title="".join(screens) + part, key_below=key)
+    above = {screen + part: replace(styles[screen, methods[0]], line="-", thin=False) for screen in screens}
     below = {method: replace(styles[screens[0], method], color="#333333", marker="") for method in methods}
     return curve_panels(panels, "Number of bins", key_above=above, key_below=below)
 
