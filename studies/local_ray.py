@@ -57,10 +57,7 @@ def _cluster(address: str) -> Iterator[None]:
     try:
         _knock(address)
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # Ray's ConnectionError is an OSError; ValueError is an address of another kind
+    except (OSError, ValueError) as error:  # nobody there, or an address of another kind
         raise InputError(
             f"no Ray answers at RAY_ADDRESS={address} ({str(error).splitlines()[0]}): "
             "start it, or unset RAY_ADDRESS to run on this machine alone"
