@@ -58,6 +58,10 @@ class TrialProgress(tune.Callback):
         self._started[trial.trial_id] = time.monotonic()
         self._n_workers = max(self._n_workers, len(self._started))
 
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial's worker died; Tune will start the trial again."""
+        self._started.pop(trial.trial_id, None)
+
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial left its entry in the ledger."""
         job = self._jobs[trial.config["job"]]
