@@ -108,7 +108,8 @@ class TrialProgress(tune.Callback):
         if self._ended["failed"]:
             parts.append(f"{self._ended['failed']} FAILED")
         parts.append(f"{_clock(elapsed)} passed")
-        if 0 < n_ended < len(self._jobs):
+        longest_is_known = any(method == self._jobs[0].method for method, _ in self._seconds)  # jobs come longest first
+        if longest_is_known and n_ended < len(self._jobs):
             parts.append(f"about {_clock(self._seconds_left())} left")
         return ", ".join(parts)
 
