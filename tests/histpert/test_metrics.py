@@ -274,8 +274,8 @@ def test_the_observed_histogram_scores_better_than_control(study):
         assert (best[name] < floor[name]).all()
 
 
-# From an independent implementation, on folds drawn otherwise. It counted the skewness of genes whose cells do not vary
-# as 0, where `evaluate` leaves them out.
+# From an independent implementation, on folds drawn otherwise. Its skewness errors are met when genes whose cells do
+# not vary count as skewness 0; `evaluate` leaves them out.
 @pytest.mark.parametrize(
     ("n_bins", "variance_error", "skewness_error"),
     [(5, 0.347, 0.574), (10, 0.137, 0.268), (15, 0.12, 0.204), (25, 0.116, 0.198)],
