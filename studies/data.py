@@ -62,7 +62,7 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
         screen=screen.name,
-        screen_fingerprint=screen.fingerprint(),
+        screen_fingerprint=store.fingerprint,
         embeddings=embeddings.name,
         embeddings_fingerprint=GeneEmbeddings(embeddings.name, screen.perturbations, vectors).fingerprint(),
         perturbations=screen.perturbations,
@@ -93,7 +93,8 @@ def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbedding
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings)
     screen = read_screen(options.screen, options.read)
-    without = [gene for gene in screen.perturbations if gene not in set(embeddings.genes)]
+    known = set(embeddings.genes)
+    without = [gene for gene in screen.perturbations if gene not in known]
     n_genes = len(screen.genes)
     screen = screen.with_notes(
         f"{len(screen.perturbations)} perturbations, {screen.n_cells[0]:,} control cells, {n_genes:,} genes"
@@ -104,7 +105,7 @@ def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbedding
             f"the screen has {', '.join(without[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
         )
     if without:
-        screen = screen.with_perturbations(set(screen.perturbations) - set(without)).with_notes(
+        screen = screen.with_perturbations(known).with_notes(
             f"left out {len(without)} perturbations without an embedding: {', '.join(without)}"
         )
     return screen, embeddings

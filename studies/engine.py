@@ -85,18 +85,27 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
         flush=True,
     )
     if missing:
-        with ray_session() as is_local:
-            _tune(plan, missing, options, is_local)
+        with ray_session() as own_folder:
+            _tune(plan, missing, options, own_folder)
     _say_what_is_replaced(folder, data)
     entries = [(job, ledger.read(plan.trial_id(job))) for job in jobs]
-    kept = [entry for _, entry in entries if entry]
-    write_table(folder / "trials.parquet", [entry["trial"] for entry in kept], TRIAL_SCHEMA)
-    write_table(
-        folder / "perturbations.parquet", [row for entry in kept for row in entry["perturbations"]], PERTURBATION_SCHEMA
-    )
-    write_json(folder / "study.json", _record(name, options, data))
+    _write_results(folder, [entry for _, entry in entries if entry], _record(name, options, data))
     unfinished = [_reason(job, entry) for job, entry in entries if not _is_done(entry)]
     return Study(folder, len(jobs), tuple(unfinished))
+
+
+def _write_results(folder: Path, entries: Sequence[Entry], record: dict[str, Any]) -> None:
+    rows = [row for entry in entries for row in entry["perturbations"]]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table(folder / "trials.parquet", [entry["trial"] for entry in entries], TRIAL_SCHEMA)
+        write_table(folder / "perturbations.parquet", rows, PERTURBATION_SCHEMA)
+        write_json(folder / "study.json", record)
+    except OSError as error:
+        raise InputError(
+            f"results cannot be written into {folder} ({error}): make room and run the same command again, "
+            "finished trials are in the ledger"
+        ) from error
 
 
 def _say_what_is_replaced(folder: Path, data: StudyData) -> None:
@@ -118,7 +127,7 @@ def _reason(job: Job, entry: Entry | None) -> str:
     return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error}"
 
 
-def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, is_local: bool) -> None:
+def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, own_folder: Path | None) -> None:
     """Run the jobs as Tune trials in reused worker processes, which write their own ledger entries."""
     from ray import tune
 
@@ -128,9 +137,9 @@ def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, is_local: bool
 
     from studies.progress import TrialProgress  # Ray is imported once its environment is set
 
-    resources = _resources(options, is_local)
-    scratch = plan.ledger.parent / ".tune"
-    # Tune's own settings for storage: it insists on a folder that all nodes see, and nothing in it is kept.
+    resources = _resources(options, is_local=own_folder is not None)
+    # Tune insists on a folder for its state that all nodes see; nothing in it is kept.
+    scratch = (own_folder or plan.ledger.parent) / ".tune"
     run = tune.RunConfig(
         name="trials",
         storage_path=str(scratch),

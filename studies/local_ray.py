@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from histpert.errors import InputError
 
@@ -26,8 +27,8 @@ TUNE_SETTINGS = {
 
 
 @contextmanager
-def ray_session() -> Iterator[bool]:
-    """Connect to Ray for the length of the block; yields whether it is our own.
+def ray_session() -> Iterator[Path | None]:
+    """Connect to Ray for the length of the block; yields the temporary folder of our own one, None on a cluster.
 
     `RAY_ADDRESS`, which Ray sets for submitted jobs, names the cluster. Without it a Ray is started on this machine,
     bound to loopback, with a token that only this process and its workers know, and a temporary folder of its own.
@@ -38,10 +39,10 @@ def ray_session() -> Iterator[bool]:
     os.environ.update(TUNE_SETTINGS)
     if os.environ.get("RAY_ADDRESS"):
         with _cluster(os.environ["RAY_ADDRESS"]):
-            yield False
+            yield None
     else:
-        with _local():
-            yield True
+        with _local() as folder:
+            yield folder
 
 
 def _short_temporary_folder() -> str:
@@ -76,7 +77,7 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _local() -> Iterator[None]:
+def _local() -> Iterator[Path]:
     # Before Ray is imported, which reads these once. A token in the environment keeps Ray from leaving one in the home.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -93,7 +94,7 @@ def _local() -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
         )
-        yield
+        yield Path(folder)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

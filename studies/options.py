@@ -68,7 +68,7 @@ def run_script(options_type: type[Options], main: Callable[[Options], int], desc
     try:
         status = main(tyro.cli(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,)))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on with what is missing", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -79,7 +80,9 @@ class TrialProgress(tune.Callback):
         """A trial's worker died, or could not start."""
         job = self._jobs[trial.config["job"]]
         lines = str(trial.get_error() or "the worker process died").strip().splitlines()
-        self._ledger.write(failed_entry(self._plan, job, lines[-1] if lines else "the worker process died"))
+        # Where the ledger cannot be written either, the trial is left without an entry: it counts as not run.
+        with suppress(OSError):
+            self._ledger.write(failed_entry(self._plan, job, lines[-1] if lines else "the worker process died"))
         self._end(trial.trial_id, job, "failed")
 
     def on_experiment_end(self, trials: list, **info: Any) -> None:

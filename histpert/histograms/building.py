@@ -56,7 +56,9 @@ def open_or_build(
     try:
         path.mkdir(parents=True, exist_ok=True)
         with FileLock(path / "lock"):
-            _build(path, screen, fingerprint, folds, _lacking(path, wanted))
+            # Another process may have built it while this one waited.
+            if lacking := _lacking(path, wanted):
+                _build(path, screen, fingerprint, folds, lacking)
     except OSError as error:
         raise InputError(f"the store {path} cannot be written ({error}): name another folder with --store") from error
     return HistogramStore(path)

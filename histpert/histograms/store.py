@@ -92,6 +92,7 @@ class HistogramStore:
             )
         self._files: dict[str, dict[str, Any]] = manifest["files"]
         self._tables: dict[str, pa.Table] = {}
+        self.fingerprint: str = manifest["fingerprint"]
         self.genes: tuple[str, ...] = tuple(manifest["genes"])
         self.perturbations: tuple[str, ...] = tuple(manifest["perturbations"])
         self.folds = np.asarray(manifest["folds"], dtype=np.int64)
