@@ -1,6 +1,9 @@
 """What the user gave cannot be used: said in one line, with what to do, instead of a traceback."""
 
-__all__ = ["InputError"]
+import sys
+from collections.abc import Callable
+
+__all__ = ["InputError", "exit_status"]
 
 
 class InputError(Exception):
@@ -8,3 +11,15 @@ class InputError(Exception):
 
     Not a ValueError: libraries that call our code catch those and wrap them into messages of their own.
     """
+
+
+def exit_status(command: Callable[[], int], when_stopped: str = "stopped") -> int:
+    """Run a command and return its exit status: 2, with one line, for input that cannot be used; 130 for Ctrl-C."""
+    try:
+        return command()
+    except InputError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(when_stopped, file=sys.stderr)
+        return 130

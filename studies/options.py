@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import tyro
 
-from histpert.errors import InputError
+from histpert.errors import InputError, exit_status
 from histpert.screens import ReadOptions
 from histpert.settings import ModelSettings
 
@@ -65,12 +65,9 @@ Options = TypeVar("Options", bound=StudyOptions)
 
 def run_script(options_type: type[Options], main: Callable[[Options], int], description: str | None) -> None:
     """Read the command line, run the study and leave with its exit status; input that cannot be used ends with 2."""
-    try:
-        status = main(tyro.cli(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,)))
-    except InputError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is missing", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+    sys.exit(
+        exit_status(
+            lambda: main(tyro.cli(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,))),
+            "stopped; the same command goes on with what is missing",
+        )
+    )
