@@ -13,6 +13,8 @@ _HOMES = {
     "assign_folds": "histpert.screens",
     "read_screen": "histpert.screens",
     "simulate_screen": "histpert.screens",
+    "Simulation": "histpert.screens",
+    "ScreenTruth": "histpert.screens",
     "GeneEmbeddings": "histpert.embeddings",
     "read_embeddings": "histpert.embeddings",
     "HistogramStore": "histpert.histograms",

@@ -43,6 +43,11 @@ class GeneEmbeddings:
         row = {gene: number for number, gene in enumerate(self.genes)}
         return self.vectors[[row[gene] for gene in genes]]
 
+    def save(self, path: Path) -> None:
+        """Write genes and vectors as `.npz`."""
+        with path.open("wb") as file:
+            np.savez(file, genes=np.array(self.genes), vectors=self.vectors)
+
 
 def read_embeddings(paths: Sequence[str | Path]) -> GeneEmbeddings:
     """Read one or several sources; several are joined feature by feature over the genes that all of them have.

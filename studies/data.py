@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from histpert.embeddings import GeneEmbeddings, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
-from histpert.screens import Screen, assign_folds, read_screen, simulate_screen
+from histpert.screens import PRESETS, Screen, assign_folds, read_screen, simulate_screen
 from studies.options import SIMULATED, StudyOptions
 
 __all__ = ["StudyData", "prepare"]
@@ -88,7 +88,8 @@ def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbedding
     if options.screen == SIMULATED:
         if options.embeddings:
             raise InputError("--embeddings goes with --screen: the simulated screen has embeddings of its own")
-        return simulate_screen(options.model.seed)
+        simulated = simulate_screen(options.model.seed, PRESETS["easy"])
+        return simulated.screen, simulated.embeddings["good"]
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings)

@@ -18,7 +18,7 @@ MAX_LOG_VALUE = 20.0
 
 
 def log_normalize(
-    values: sp.csr_matrix, library_size: Float[np.ndarray, "cell"] | None, source: str
+    values: sp.csr_matrix, library_size: Float[np.ndarray, "cell"] | None, source: str, *, guessed: bool = False
 ) -> tuple[sp.csr_matrix, str]:
     """`log1p(count / library size * 10,000)` of raw counts; log-normalized values as they are.
 
@@ -28,6 +28,7 @@ def log_normalize(
         values: Cells x genes.
         library_size: Total count of each cell; None takes the sum over the genes at hand.
         source: What to call the matrix in an error.
+        guessed: The library size is a guess, of no use for values that are log-normalized already.
 
     Returns:
         Float32 expression without stored zeros, and a note on what was found.
@@ -51,7 +52,7 @@ def log_normalize(
                 f"{source}: values up to {data.max():.4g} are neither whole counts nor log-normalized: "
                 "give one of these in X"
             )
-        if library_size is not None:
+        if library_size is not None and not guessed:
             raise InputError(
                 f"{source}: values are log-normalized already, so --library-size-column has no use: leave it out"
             )

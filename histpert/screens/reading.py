@@ -15,10 +15,13 @@ from histpert.errors import InputError
 from histpert.screens.normalization import log_normalize
 from histpert.screens.screen import Screen, group_cells
 
-__all__ = ["ReadOptions", "read_screen"]
+__all__ = ["LIBRARY_SIZE", "ReadOptions", "read_screen"]
 
 CONVENTIONS = (("perturbation", ("control", "ctrl")), ("condition", ("ctrl", "control")))
 """Columns of `obs` that hold the perturbation, and what control cells are called there, in the order tried."""
+
+LIBRARY_SIZE = "library_size"
+"""Column of `obs` that is taken for each cell's total count where none is named."""
 
 COMBINATION = "+"
 """Stands for the label of a cell with several perturbed genes."""
@@ -33,7 +36,8 @@ class ReadOptions:
     control_label: str | None = None
     """What control cells are called in that column; guessed: `control` or `ctrl`."""
     library_size_column: str | None = None
-    """Column of `obs` with each cell's total count; default: the sum of the counts in the file."""
+    """Column of `obs` with each cell's total count; default: `library_size`, or else the sum of the counts in the
+    file."""
     cell_filter: str | None = None
     """Cells to keep, as an expression on columns of `obs`: "guide_frac > 0.8 and guide_umi_max >= 5"."""
     min_control_detection: float = 0.0
@@ -69,7 +73,10 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     ]
     values = sp.csr_matrix(cast("sp.csr_matrix", data.X)[kept])
     values.sum_duplicates()
-    expression, scale = log_normalize(values, _library_size(obs, options.library_size_column, path), str(path))
+    size_column = options.library_size_column or (LIBRARY_SIZE if LIBRARY_SIZE in obs else None)
+    library_size = _library_size(obs, size_column, path)
+    guessed = options.library_size_column is None
+    expression, scale = log_normalize(values, library_size, str(path), guessed=guessed)
     screen = group_cells(
         expression,
         [None if label == COMBINATION else label for label in labels],
@@ -83,7 +90,7 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
 def _open(path: Path) -> anndata.AnnData:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}: --screen takes an .h5ad file, or the word simulated")
+        raise InputError(f"{path} {what}: a screen is read from an .h5ad file")
     try:
         data = anndata.read_h5ad(path)
     except Exception as error:  # anndata and h5py raise many kinds for a file that is not what it should be

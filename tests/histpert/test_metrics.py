@@ -19,8 +19,7 @@ from histpert.metrics.shifts import pearson_over_top_genes, rank_by_welch_t, rel
 from histpert.models.interface import smoothed
 from histpert.moments import moments_from_sums
 from histpert.results import METRICS
-from histpert.screens import assign_folds, group_cells, simulate_screen
-from histpert.screens.simulation import Simulation
+from histpert.screens import PRESETS, assign_folds, group_cells, simulate_screen
 from histpert.targets import held_out_targets
 
 CPU = torch.device("cpu")
@@ -221,8 +220,10 @@ def test_a_constant_prediction_or_observation_has_no_correlation():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """One fold of a small simulated screen at several bin counts."""
-    simulation = Simulation(n_perturbations=12, n_genes=120, n_control=400, min_cells=40, max_cells=60)
-    screen, _ = simulate_screen(0, simulation)
+    simulation = replace(
+        PRESETS["easy"], n_perturbations=12, n_genes=120, n_control=400, n_cells=1_000, min_cells=40, max_cells=60
+    )
+    screen = simulate_screen(0, simulation).screen
     folds = assign_folds(screen.perturbations, 3, 0)
     store = open_or_build(tmp_path_factory.mktemp("stores"), screen, folds, [10, 40, 160])
     return {n_bins: (store.fold(0, n_bins), store.moments) for n_bins in (10, 40, 160)}

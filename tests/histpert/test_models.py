@@ -11,8 +11,7 @@ from histpert.histograms import open_or_build
 from histpert.losses import wasserstein1
 from histpert.models import METHODS, ModelSettings, TrainingSet
 from histpert.models.mlp_hist import HistogramNetwork
-from histpert.screens import assign_folds, simulate_screen
-from histpert.screens.simulation import Simulation
+from histpert.screens import PRESETS, assign_folds, simulate_screen
 from histpert.targets import training_targets
 
 QUICK = ModelSettings(epochs=3, hidden=(32, 16), batch_size=8)
@@ -165,10 +164,12 @@ def test_floors_are_the_pooled_and_the_control_cells():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_predictions_on_a_screen_are_histograms_without_empty_bins(method, tmp_path):
-    simulation = Simulation(n_perturbations=12, n_genes=20, n_control=60, min_cells=15, max_cells=25)
-    screen, embeddings = simulate_screen(0, simulation)
+    simulation = replace(
+        PRESETS["easy"], n_perturbations=12, n_genes=20, n_control=60, n_cells=300, min_cells=15, max_cells=25
+    )
+    screen, embeddings, _ = simulate_screen(0, simulation)
     store = open_or_build(tmp_path, screen, assign_folds(screen.perturbations, 3, 0), [10])
-    counts, vectors = store.fold(1, 10), embeddings.lookup(screen.perturbations)
+    counts, vectors = store.fold(1, 10), embeddings["good"].lookup(screen.perturbations)
     model, _ = fitted(QUICK, training_targets(counts, store.moments, vectors, torch.device("cpu")), method)
     predicted = model.predict(torch.from_numpy(vectors[counts.held_out]))
     assert predicted.shape == (4, 20, 10)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from histpert.results import METRICS, PERTURBATION_SCHEMA, TRIAL_SCHEMA
-from histpert.screens import assign_folds, simulate_screen
+from histpert.screens import PRESETS, assign_folds, simulate_screen
 
 pytestmark = pytest.mark.ray
 
@@ -56,7 +56,7 @@ def test_has_a_row_per_configuration_and_fold_and_one_per_held_out_perturbation(
     assert set(trials["status"]) == {"ok"}
     assert trials.groupby(["method", "n_bins"])["fold"].apply(sorted).map(tuple).unique().tolist() == [(0, 1, 2)]
     assert set(trials["method"]) == {"MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Observed Hist"}
-    screen, _ = simulate_screen(0)
+    screen = simulate_screen(0, PRESETS["easy"]).screen
     for _, rows in perturbations.groupby(["method", "n_bins"]):
         assert sorted(rows["perturbation"]) == list(screen.perturbations)
 
@@ -77,7 +77,7 @@ def test_control_is_worth_exactly_one_and_has_no_correlation(finished):
 
 def test_study_json_says_how_to_run_it_again(finished):
     record = json.loads((finished[1] / "study.json").read_text())
-    screen, _ = simulate_screen(record["settings"]["model"]["seed"])
+    screen = simulate_screen(record["settings"]["model"]["seed"], PRESETS["easy"]).screen
     assert record["screen"]["sha256"] == screen.fingerprint()
     folds = assign_folds(screen.perturbations, record["settings"]["folds"], record["settings"]["model"]["seed"])
     assert record["folds"] == dict(zip(screen.perturbations, folds.tolist(), strict=True))

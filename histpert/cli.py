@@ -1,0 +1,72 @@
+"""The `histpert` command: `histpert simulate OUT.h5ad`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from histpert.errors import InputError, exit_status
+from histpert.screens.simulation import PRESETS, Preset, Simulation, write_screen
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Simulate a screen of known truth, and embeddings of its perturbed genes from sources of unlike quality."""
+
+    out: tyro.conf.Positional[Path]
+    """The .h5ad file to write. Parameters (.truth.npz) and embeddings (.good.npz, .poor.npz, .permuted.npz) are written
+    beside it."""
+    like: Preset = "papalexi"
+    """Start from the settings of a published screen, or from easy ones."""
+    seed: int = 0
+    """The same seed and settings give the same screen."""
+    simulation: Simulation = field(default_factory=Simulation)
+
+    def run(self) -> int:
+        """Write the screen, show progress, and say what to do with it."""
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or more")
+        out = self.out.expanduser().absolute()
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            cells = progress.add_task("cells", total=self.simulation.n_cells)
+            paths = write_screen(out, self.seed, self.simulation, lambda n_cells: progress.advance(cells, n_cells))
+        for path in paths.values():
+            print(path)
+        return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status, 2 for input that cannot be used."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    return exit_status(lambda: _command(arguments).run())
+
+
+def _command(arguments: list[str]) -> Simulate:
+    # The defaults of `simulate`, and with them its help, follow from --like.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--like", nargs="?")
+    like = parser.parse_known_args(arguments)[0].like
+    defaults = {"simulate": Simulate(out=cast("Any", tyro.MISSING), simulation=PRESETS.get(like, Simulation()))}
+    descriptions = {name: (type(default).__doc__ or "") for name, default in defaults.items()}
+    commands: Any = tyro.extras.subcommand_type_from_defaults(defaults, descriptions=descriptions, prefix_names=False)
+    return tyro.cli(
+        commands,
+        args=arguments,
+        prog="histpert",
+        description="Predict whole gene expression distributions after unseen genetic perturbations.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
