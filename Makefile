@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test check bench-loss clean
+.PHONY: help study test check bench-loss bench-simulation clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -20,6 +20,9 @@ check: .venv/dev  ## Format, lint and types
 
 bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
 	$(BIN)/python tests/benchmarks/loss.py
+
+bench-simulation: .venv/study  ## Time and memory of writing a screen of the published size
+	$(BIN)/python tests/benchmarks/simulation.py
 
 clean:  ## Remove the virtual environment (results stay)
 	rm -rf .venv

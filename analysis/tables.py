@@ -1,4 +1,4 @@
-"""The bin sweep's table, as csv with every number and as markdown and LaTeX to read."""
+"""Tables: csv with every number, markdown and LaTeX to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.summary import OBSERVED, Sweep
 from histpert.results import METRICS, write_atomically
 
-__all__ = ["TARGETS", "left_out", "write_tables"]
+__all__ = ["TARGETS", "latex_table", "left_out", "markdown_table", "write_tables", "write_texts"]
 
 _SHOWN = {
     "nll": "NLL",
@@ -23,6 +23,7 @@ _SHOWN = {
     "pearson_top50": "Pearson 50",
     "pearson_top100": "Pearson 100",
 }
+BOOKTABS = "% needs \\usepackage{booktabs}"
 TARGETS = {"all": "all perturbations", "apart": "the targets set apart", "rest": "all other targets"}
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\u2013": "--"}
 _TEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
@@ -37,16 +38,21 @@ def write_tables(table: pd.DataFrame, sweep: Sweep, apart: Sequence[str], folder
         apart: Genes whose perturbations are shown apart from the rest.
         folder: Where to write.
     """
-    markdown, latex = [], ["% needs \\usepackage{booktabs}"]
+    markdown, latex = [], [BOOKTABS]
     for (screen, targets), part in table.groupby(["screen", "targets"], sort=False):
         caption = _caption(str(screen), str(targets), sweep, apart)
         rows = [("Bins", "Method", *_SHOWN.values()), *_cells(part)]
-        markdown.append(_markdown(rows, caption))
-        latex.append(_latex(rows, caption))
-    contents = {"csv": table.to_csv(index=False), "md": "\n".join(markdown), "tex": "\n".join(latex)}
-    paths = [folder / f"resolution.{kind}" for kind in contents]
-    for path, text in zip(paths, contents.values(), strict=True):
-        write_atomically(path, lambda beside, text=text: beside.write_text(text, encoding="utf-8"))
+        markdown.append(markdown_table(rows, caption))
+        latex.append(latex_table(rows, caption))
+    return write_texts(folder / "resolution", table.to_csv(index=False), "\n".join(markdown), "\n".join(latex))
+
+
+def write_texts(path_without_suffix: Path, csv: str, markdown: str, latex: str) -> list[Path]:
+    """Write the three forms of a table, each atomically; return their paths."""
+    paths = []
+    for kind, text in {"csv": csv, "md": markdown, "tex": latex}.items():
+        paths.append(path_without_suffix.with_name(f"{path_without_suffix.name}.{kind}"))
+        write_atomically(paths[-1], lambda beside, text=text: beside.write_text(text, encoding="utf-8"))
     return paths
 
 
@@ -76,12 +82,14 @@ def _cells(part: pd.DataFrame) -> list[tuple[str, ...]]:
     return list(zip(part["n_bins"].astype(str), part["method"], *columns, strict=True))
 
 
-def _markdown(rows: Sequence[Sequence[str]], caption: str) -> str:
+def markdown_table(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Rows, the first one the heading, with the caption below."""
     header, *body = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     return "\n".join([header, "|" + " --- |" * len(rows[0]), *body, "", caption, ""])
 
 
-def _latex(rows: Sequence[Sequence[str]], caption: str) -> str:
+def latex_table(rows: Sequence[Sequence[str]], caption: str) -> str:
+    """The same as a LaTeX table; cells in `**` are set bold."""
     header, *body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
     return "\n".join(
         [

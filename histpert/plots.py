@@ -20,7 +20,16 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from histpert.results import write_atomically
 
-__all__ = ["COLORS", "MARKERS", "Curve", "CurveStyle", "curve_panels", "save_figure"]
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "ComparisonPanel",
+    "Curve",
+    "CurveStyle",
+    "comparison_panels",
+    "curve_panels",
+    "save_figure",
+]
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -85,6 +94,48 @@ def curve_panels(
     _draw_key(figure, "upper", key_above or {})
     _draw_key(figure, "lower", key_below or {})
     return figure
+
+
+@dataclass(frozen=True)
+class ComparisonPanel:
+    """The same quantity of several subjects: points of y against x, or, without y, cumulative distributions of x."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x: Mapping[str, np.ndarray]
+    y: Mapping[str, np.ndarray] | None = None
+    x_scale: str = "linear"
+    y_scale: str = "linear"
+
+
+def comparison_panels(panels: Sequence[ComparisonPanel], styles: Mapping[str, CurveStyle], columns: int) -> Figure:
+    """Panels that set subjects beside each other, in rows of `columns`, under one key. NaN is left out."""
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(_WIDTH, 0.5 + 2.0 * rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
+        axes.set_title(panel.title, fontsize=_SMALL)
+        axes.set_xlabel(panel.x_label, fontsize=_TINY)
+        axes.set_ylabel(panel.y_label, fontsize=_TINY)
+        axes.tick_params(labelsize=_TINY)
+        axes.spines[["top", "right"]].set_visible(False)
+        for subject, style in styles.items():
+            _draw_subject(axes, panel, subject, style)
+        axes.set_xscale(panel.x_scale)
+        axes.set_yscale(panel.y_scale)
+        axes.minorticks_off()
+    _draw_key(figure, "upper", styles)
+    return figure
+
+
+def _draw_subject(axes: Axes, panel: ComparisonPanel, subject: str, style: CurveStyle) -> None:
+    x = np.asarray(panel.x[subject], dtype=float)
+    if panel.y is None:
+        if not np.isfinite(x).any():
+            return
+        axes.ecdf(x[np.isfinite(x)], color=style.color, linestyle=style.line, linewidth=1.2)
+    else:
+        axes.plot(x, panel.y[subject], style.marker, color=style.color, markersize=2.2, alpha=0.5, markeredgewidth=0)
 
 
 def _line_settings(style: CurveStyle) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from histpert.errors import InputError
 __all__ = [
     "METRICS",
     "PERTURBATION_SCHEMA",
+    "SCREEN_SCHEMAS",
     "TRIAL_SCHEMA",
     "Metric",
     "read_table",
@@ -114,6 +115,39 @@ PERTURBATION_SCHEMA = pa.schema(
 )
 
 
+SCREEN_SCHEMAS: Mapping[str, pa.Schema] = {
+    "genes": pa.schema(
+        [
+            ("screen", pa.string()),
+            ("gene", pa.string()),
+            ("zeros", pa.float64()),
+            ("mean", pa.float64()),
+            ("variance", pa.float64()),
+            ("skewness", pa.float64()),
+            ("kurtosis", pa.float64()),
+        ]
+    ),
+    "perturbations": pa.schema(
+        [
+            ("screen", pa.string()),
+            ("perturbation", pa.string()),
+            ("n_cells", pa.int32()),
+            ("n_significant", pa.int32()),
+            ("shift", pa.float64()),
+        ]
+    ),
+    "gene_pairs": pa.schema(
+        [
+            ("screen", pa.string()),
+            ("gene_a", pa.string()),
+            ("gene_b", pa.string()),
+            ("correlation", pa.float64()),
+        ]
+    ),
+}
+"""Tables that describe screens: control cells gene by gene, perturbations, and pairs of genes in control cells."""
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then rename it into place; on failure nothing changes."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
@@ -159,7 +193,7 @@ def read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path)
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: give the folder of a study, which holds trials.parquet") from None
+        raise InputError(f"{path} is missing: give a folder that holds it") from None
     except (pa.ArrowException, OSError) as error:
         raise InputError(
             f"{path} cannot be read as parquet ({str(error).splitlines()[0]}): run the study again"

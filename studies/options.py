@@ -60,7 +60,7 @@ class StudyOptions:
             object.__setattr__(self, "screen", str(Path(self.screen).expanduser().absolute()))
 
 
-Options = TypeVar("Options", bound=StudyOptions)
+Options = TypeVar("Options")
 
 
 def run_script(options_type: type[Options], main: Callable[[Options], int], description: str | None) -> None:

@@ -1,0 +1,53 @@
+"""Does a simulated screen look like a measured one?
+
+Sets two screens beside each other: zeros, mean, variance, skewness and kurtosis per gene, gene-gene correlations,
+cells, significant genes and size of the shift per perturbation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.screens import draw_comparison
+from histpert.errors import InputError
+from histpert.results import SCREEN_SCHEMAS, write_table
+from histpert.screens import ReadOptions, read_screen
+from histpert.screens.statistics import gene_pair_rows, gene_rows, perturbation_rows
+from studies.data import check_writable
+from studies.options import default_out, run_script
+
+
+@dataclass(frozen=True)
+class CompareScreens:
+    """Options of the comparison."""
+
+    screen: Path
+    """An .h5ad file."""
+    beside: Path
+    """The one to set beside it, read without any of the options below: a simulated one needs none."""
+    read: ReadOptions = field(default_factory=ReadOptions)
+    out: Path = field(default_factory=default_out)
+    """Results go to the folder `compare_screens` in here."""
+
+
+def main(options: CompareScreens) -> int:
+    """Describe both screens and draw them."""
+    screens = [read_screen(options.screen, options.read), read_screen(options.beside)]
+    if screens[0].name == screens[1].name:
+        raise InputError(f"both screens are called {screens[0].name}: rename one of the files")
+    folder = options.out.expanduser().absolute() / "compare_screens"
+    check_writable(folder)
+    for screen in screens:
+        print(f"screen {screen.name}", *(f"  {note}" for note in screen.notes), sep="\n", flush=True)
+    rows = {"genes": gene_rows, "perturbations": perturbation_rows, "gene_pairs": gene_pair_rows}
+    for name, schema in SCREEN_SCHEMAS.items():
+        write_table(folder / f"{name}.parquet", [row for screen in screens for row in rows[name](screen)], schema)
+    figure, _, _, table, _ = draw_comparison(folder)
+    print(table.read_text(encoding="utf-8"))
+    print(f"figure: {figure}\ntable: {table}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(CompareScreens, main, __doc__)
