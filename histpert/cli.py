@@ -24,8 +24,7 @@ class Simulate:
     """Simulate a screen of known truth, and embeddings of its perturbed genes from sources of unlike quality."""
 
     out: tyro.conf.Positional[Path]
-    """The .h5ad file to write. Parameters (.truth.npz) and embeddings (.good.npz, .poor.npz, .permuted.npz) are written
-    beside it."""
+    """The .h5ad file to write. Beside it come parameters (.truth.npz) and embeddings (.good.npz, ...)."""
     like: Preset = "papalexi"
     """Start from the settings of a published screen, or from easy ones."""
     seed: int = 0
@@ -37,7 +36,7 @@ class Simulate:
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or more")
         out = self.out.expanduser().absolute()
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             cells = progress.add_task("cells", total=self.simulation.n_cells)
             paths = write_screen(out, self.seed, self.simulation, lambda n_cells: progress.advance(cells, n_cells))
         for path in paths.values():

@@ -47,6 +47,8 @@ EFFICIENCY_CONCENTRATION = 12.0
 """Of the beta distribution of guide efficiencies: standard deviation 0.11 around 0.8."""
 SPREAD_LIMIT = 0.8
 """Largest standard deviation of a gene's log rate through its programs."""
+LEAST_LOG_RATE = -15.0
+"""Log rates are not lower: such genes are never seen, and their moments would be lost in rounding."""
 RATE_LIMIT = 3.0
 """Log rates lie within so many spreads of their mean, so that no gene takes most of a cell's counts."""
 
@@ -69,7 +71,7 @@ def draw_screen(seed: int, simulation: Simulation) -> tuple[ScreenTruth, dict[st
     names = tuple(genes[target] for target in targets)
 
     within = random.uniform(norm.cdf(-RATE_LIMIT), norm.cdf(RATE_LIMIT), n_genes)
-    log_rate = simulation.log_rate_mean + simulation.log_rate_spread * norm.ppf(within)
+    log_rate = np.maximum(simulation.log_rate_mean + simulation.log_rate_spread * norm.ppf(within), LEAST_LOG_RATE)
     # Few programs make up most of what control cells vary in.
     variances = 1 / np.arange(1.0, simulation.n_programs + 1)
     activity_spread = np.sqrt(variances / variances.mean())
@@ -224,6 +226,8 @@ def _embeddings(
     ):
         seen = np.sqrt(quality) * functions + np.sqrt(1 - quality) * random.normal(size=functions.shape)
         mixing = random.normal(0, N_FUNCTIONS**-0.5, (N_FUNCTIONS, n_features))
-        vectors[source] = (seen @ mixing).astype(np.float32)
+        values = seen @ mixing
+        deviation = (values - values.mean(axis=0)).std()
+        vectors[source] = (values / (deviation or 1)).astype(np.float32)  # the scale that files are read to
     vectors["permuted"] = vectors["good"][random.permutation(len(names))]
     return {source: GeneEmbeddings(source, names, rows) for source, rows in vectors.items()}

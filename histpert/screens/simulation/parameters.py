@@ -9,6 +9,7 @@ perturbed gene's own rate is multiplied by a constant. It acts in a share of its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,12 +17,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from histpert.errors import InputError
+from histpert.screens.normalization import TARGET_SUM
 from histpert.screens.simulation.settings import Simulation
 
 __all__ = ["CONTROL", "Effects", "ScreenParameters"]
 
 CONTROL = "control"
 """What control cells are called."""
+LARGEST_SHARE = 0.8
+"""Of a cell's counts for the genes that are measured."""
 LARGEST_LOG_FOLD = 3.0
 """Log fold changes through programs saturate here; those of dispersions at half of it."""
 
@@ -77,8 +81,30 @@ class ScreenParameters:
     pairs: Int[np.ndarray, "pair 2"]
     interactions: tuple[str, ...]
 
+    @cached_property
+    def log_variance(self) -> Float[np.ndarray, "gene"]:
+        """Variance over cells of each gene's log rate, through its programs."""
+        return self.loadings**2 @ self.activity_spread**2
+
+    @cached_property
+    def log_excess(self) -> Float[np.ndarray, "response"]:
+        """What is taken off all log rates in each response, so that the genes take no more than a part of the counts.
+
+        The part is `LARGEST_SHARE`, or the genes' share in control where that is larger.
+        """
+        usual = np.exp(self.log_rate + self.log_variance / 2) / TARGET_SUM
+        largest = max(LARGEST_SHARE, usual.sum())
+        changes = [self._changes(np.array([response])) for response in range(len(self.activity))]
+        shares = [((np.exp(one.log_rate) * (1 - one.silenced)) @ usual).item() for one in changes]
+        return np.log(np.maximum(np.array(shares) / largest, 1))
+
     def effects(self, responses: Int[np.ndarray, "cell"]) -> Effects:
         """What the given responses do to each gene."""
+        changes = self._changes(responses)
+        return changes._replace(log_rate=changes.log_rate - self.log_excess[responses, None])
+
+    def _changes(self, responses: Int[np.ndarray, "cell"]) -> Effects:
+        """The same without the limit on what all genes take together."""
         shift = self.activity[responses]
         log_rate = _saturated(shift @ self.loadings.T, LARGEST_LOG_FOLD)
         rows = np.arange(len(responses))

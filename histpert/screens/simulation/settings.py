@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -56,12 +55,14 @@ class Simulation:
     n_programs: int = 20
     """Gene programs; genes of a program vary together."""
     program_spread: float = 0.5
-    """Standard deviation of a control cell's log rates through its programs, root mean square over genes."""
+    """Standard deviation of a control cell's log rates through its programs, root mean square over genes, before that
+    of a gene is cut at 0.8."""
 
     null_share: float = 0.4
     """Share of perturbations that change no gene but their own."""
     effect_size: float = 0.12
-    """Root mean square over genes of the log fold change in responding cells, median over the other perturbations."""
+    """Root mean square over genes of the log fold change in responding cells, median over the other perturbations;
+    before large changes saturate."""
     effect_spread: float = 1.1
     """Standard deviation over perturbations of the logarithm of that."""
     told_share: float = 0.5
@@ -87,16 +88,15 @@ class Simulation:
         _check(self, "guide_efficiency", 0 < self.guide_efficiency <= 1, "above 0, up to 1")
         for name in ("null_share", "told_share", "epistatic_share"):
             _check(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        for name in ("library_size", "own_gene_fold"):
-            _check(self, name, 0 < getattr(self, name) < math.inf, "above 0")
+        _check(self, "library_size", 1 <= self.library_size <= 1e6, "from 1 to 1,000,000")
+        _check(self, "own_gene_fold", 1e-3 <= self.own_gene_fold <= 1e3, "from 0.001 to 1,000")
         least = LEAST_DISPERSION
-        _check(
-            self, "dispersion", least <= self.dispersion < math.inf, f"{least:g} or more, which is as good as Poisson"
-        )
+        _check(self, "dispersion", least <= self.dispersion <= 100, f"from {least:g}, as good as Poisson, to 100")
         spreads = ("cells_spread", "library_spread", "log_rate_spread", "program_spread", "effect_spread")
         for name in (*spreads, "rare_dispersion", "effect_size", "dispersion_effect", "silencing_effect"):
-            _check(self, name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        _check(self, "log_rate_mean", math.isfinite(self.log_rate_mean), "finite")
+            _check(self, name, 0 <= getattr(self, name) <= 10, "from 0 to 10")
+        _check(self, "library_spread", self.library_spread <= 2, "from 0 to 2")
+        _check(self, "log_rate_mean", -20 <= self.log_rate_mean <= 10, "from -20 to 10")
         _check(self, "n_features", min(self.n_features) >= 1, "1 or more")
         quality = self.embedding_quality
         _check(self, "embedding_quality", all(0 <= share <= 1 for share in quality), "from 0 to 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class ScreenTruth(ScreenParameters):
                 log_rate = log_rate + effects.log_rate[0]
                 dispersion = dispersion * np.exp(effects.log_dispersion[0])
                 silenced = effects.silenced[0]
-            spread = np.sqrt((self.loadings**2) @ self.activity_spread**2)
+            spread = np.sqrt(self.log_variance)
             part = marginals(log_rate, spread, dispersion, silenced, self.library_sizes, self._centers(), bin_edges)
             parts.append([share * values for values in part])
         return Marginals(*(np.sum(values, axis=0) for values in zip(*parts, strict=True)))
@@ -104,19 +104,21 @@ class ScreenTruth(ScreenParameters):
         """
         if n_cells < 1:
             raise InputError(f"{n_cells} cells of {perturbation!r}: ask for 1 or more")
-        group = np.full(n_cells, -1 if perturbation == CONTROL else self.number(perturbation))
-        blocks = list(draw_cells(self, group, np.random.SeedSequence(seed, spawn_key=(SAMPLE,))))
+        number = -1 if perturbation == CONTROL else self.number(perturbation)
+        seeds = np.random.SeedSequence(seed, spawn_key=(SAMPLE, number + 1))
+        blocks = list(draw_cells(self, np.full(n_cells, number), seeds))
         counts = sp.csr_matrix(sp.vstack([block.counts for block in blocks], format="csr"))
         sizes, responses = (np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[1:])
         return SimulatedCells(counts, sizes, responses)
 
     def save(self, path: Path) -> None:
         """Write the parameters as `.npz`."""
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         words = {"format": FORMAT, "seed": self.seed, "simulation": asdict(self.simulation)}
-        words |= {name: list(value) for name, value in vars(self).items() if _is_words(value)}
+        words |= {name: list(value) for name, value in values.items() if _is_words(value)}
         with path.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, settings=np.array(json.dumps(words)), **arrays)
+            np.savez_compressed(file, settings=np.array(json.dumps(words)), **arrays)
 
     @staticmethod
     def load(path: str | Path) -> ScreenTruth:
