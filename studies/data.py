@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from histpert.embeddings import GeneEmbeddings, read_embeddings
+from histpert.embeddings import GeneEmbeddings, match_genes, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.screens import PRESETS, Screen, assign_folds, read_screen, simulate_screen
@@ -92,21 +92,21 @@ def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbedding
         return simulated.screen, simulated.embeddings["good"]
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
-    embeddings = read_embeddings(options.embeddings)
+    embeddings = read_embeddings(options.embeddings, options.names)
     screen = read_screen(options.screen, options.read)
-    known = set(embeddings.genes)
-    without = [gene for gene in screen.perturbations if gene not in known]
-    n_genes = len(screen.genes)
+    found = match_genes(embeddings, screen.perturbations, options.names.aliases)
     screen = screen.with_notes(
-        f"{len(screen.perturbations)} perturbations, {screen.n_cells[0]:,} control cells, {n_genes:,} genes"
+        f"{len(screen.perturbations)} perturbations, {screen.n_cells[0]:,} control cells, {len(screen.genes):,} genes",
+        *embeddings.notes,
+        *found.notes,
     )
-    if len(without) == len(screen.perturbations):
+    if not found.embeddings.genes:
         raise InputError(
-            f"none of the {len(without)} perturbations has an embedding in {embeddings.name}: "
-            f"the screen has {', '.join(without[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
+            f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: "
+            f"the screen has {', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
         )
-    if without:
-        screen = screen.with_perturbations(known).with_notes(
-            f"left out {len(without)} perturbations without an embedding: {', '.join(without)}"
+    if found.missing:
+        screen = screen.with_perturbations(found.embeddings.genes).with_notes(
+            f"left out {len(found.missing)} perturbations without an embedding: {', '.join(found.missing)}"
         )
-    return screen, embeddings
+    return screen, found.embeddings

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import tyro
 
+from histpert.embeddings import EmbeddingOptions
 from histpert.errors import InputError, exit_status
 from histpert.screens import ReadOptions
 from histpert.settings import ModelSettings
@@ -30,9 +31,10 @@ class StudyOptions:
     """Common to all studies."""
 
     screen: str = SIMULATED
-    """An .h5ad file, or `simulated` for a small simulated screen with its own embeddings."""
+    """An .h5ad or .zarr, a 10x .h5 or matrix.mtx, or `simulated` for a small screen with embeddings of its own."""
     embeddings: tuple[Path, ...] = ()
-    """Gene embeddings, .npz or .parquet; several are joined."""
+    """Gene embeddings: .npz, .parquet, .csv, .tsv, .h5, .h5ad or .pkl; several are scaled and joined."""
+    names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     read: ReadOptions = field(default_factory=ReadOptions)
     model: ModelSettings = field(default_factory=ModelSettings)
     folds: int = 9

@@ -24,7 +24,7 @@ def files(tmp_path_factory):
     )
     genes = np.array([f"G{i}" for i in range(5)])
     np.savez(folder / "emb.npz", genes=genes, emb=random.normal(size=(5, 3)).astype(np.float32))
-    np.savez(folder / "foreign.npz", genes=np.array(["X", "Y"]), emb=np.ones((2, 3), dtype=np.float32))
+    np.savez(folder / "foreign.npz", genes=np.array(["X", "Y"]), emb=np.eye(2, 3, dtype=np.float32))
     (folder / "file").write_text("not a folder")
     return folder
 
