@@ -1,30 +1,26 @@
-"""Reading a Perturb-seq screen from `.h5ad`: which cell is what, which cells and genes count, on which scale."""
+"""Reading a Perturb-seq screen: which cell is what, which cells and genes count, on which scale."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from histpert.errors import InputError
+from histpert.screens.files import listed, open_screen_file
+from histpert.screens.labels import COMBINATION, read_labels
 from histpert.screens.normalization import log_normalize
-from histpert.screens.screen import Screen, group_cells
+from histpert.screens.screen import Screen, group_rows
 
 __all__ = ["LIBRARY_SIZE", "ReadOptions", "read_screen"]
 
-CONVENTIONS = (("perturbation", ("control", "ctrl")), ("condition", ("ctrl", "control")))
-"""Columns of `obs` that hold the perturbation, and what control cells are called there, in the order tried."""
-
 LIBRARY_SIZE = "library_size"
 """Column of `obs` that is taken for each cell's total count where none is named."""
-
-COMBINATION = "+"
-"""Stands for the label of a cell with several perturbed genes."""
+FEW_CELLS = 10
+"""Perturbations with fewer cells are named in a note."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +28,18 @@ class ReadOptions:
     """How a screen's file is read. What is not given is guessed, and the guess is noted."""
 
     perturbation_column: str | None = None
-    """Column of `obs` with the perturbed gene; guessed: `perturbation` or `condition`."""
+    """Column of `obs` with the perturbed gene; guessed: `perturbation`, `condition`, `target_gene`, `target` or
+    `gene`."""
     control_label: str | None = None
-    """What control cells are called in that column; guessed: `control` or `ctrl`."""
+    """What control cells are called in that column; guessed: `control`, `ctrl`, `non-targeting`."""
+    guide_table: Path | None = None
+    """Table (.csv, .tsv) of guides and their target genes, where cells are labelled by guides."""
+    cell_table: Path | None = None
+    """Table (.csv, .tsv) of cells, named in the first column, whose other columns are added to those of the file."""
+    layer: str | None = None
+    """Layer of the file to read, or `raw`; default: `X`."""
+    gene_column: str | None = None
+    """Column of `var` with gene names; guessed where genes are named by Ensembl ids."""
     library_size_column: str | None = None
     """Column of `obs` with each cell's total count; default: `library_size`, or else the sum of the counts in the
     file."""
@@ -42,6 +47,12 @@ class ReadOptions:
     """Cells to keep, as an expression on columns of `obs`: "guide_frac > 0.8 and guide_umi_max >= 5"."""
     min_control_detection: float = 0.0
     """Keep genes seen in more than this fraction of control cells."""
+
+    def __post_init__(self):
+        for name in ("guide_table", "cell_table"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, path.expanduser().absolute())
 
 
 def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
@@ -51,7 +62,7 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     with several perturbed genes (`A+B`) or no label are counted in the notes and left out.
 
     Args:
-        path: An `.h5ad` file.
+        path: `.h5ad`, `.zarr`, a 10x `.h5`, or a folder of a 10x `matrix.mtx`.
         options: Columns, labels and filters; what is not given is guessed.
 
     Raises:
@@ -60,48 +71,43 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     """
     options = options or ReadOptions()
     path = Path(path)
-    data = _open(path)
-    all_cells = cast("pd.DataFrame", data.obs)
-    kept = _filtered_cells(all_cells, options.cell_filter, path)
-    obs = all_cells.iloc[kept]
-    column, control = _perturbation_column(all_cells, options, path)
-    given = zip(obs[column].astype(str), obs[column].notna(), strict=True)
-    labels = [_single_gene(label, control) if known else None for label, known in given]
-    notes = [
-        f"perturbation column {column!r}, control label {control!r}",
-        *_left_out(len(all_cells), kept, obs[column], labels),
-    ]
-    values = sp.csr_matrix(cast("sp.csr_matrix", data.X)[kept])
-    values.sum_duplicates()
-    size_column = options.library_size_column or (LIBRARY_SIZE if LIBRARY_SIZE in obs else None)
-    library_size = _library_size(obs, size_column, path)
-    guessed = options.library_size_column is None
-    expression, scale = log_normalize(values, library_size, str(path), guessed=guessed)
-    screen = group_cells(
-        expression,
-        [None if label == COMBINATION else label for label in labels],
-        [str(gene) for gene in data.var_names],
-        path.stem,
-        (*notes, scale),
+    file = open_screen_file(path, options.layer, options.gene_column, options.cell_table)
+    kept = _filtered_cells(file.obs, options.cell_filter, path)
+    labels = read_labels(file.obs, kept, options.perturbation_column, options.control_label, options.guide_table, path)
+    notes = [*file.notes, *labels.notes]
+    if len(kept) < len(file.obs):
+        notes.append(f"cell filter keeps {len(kept):,} of {len(file.obs):,} cells")
+    size_column = options.library_size_column or (LIBRARY_SIZE if LIBRARY_SIZE in file.obs else None)
+    library_size = _library_size(file.obs.iloc[kept], size_column, path)
+    groups = group_rows([None if target == COMBINATION else target for target in labels.targets], path.stem)
+    expression, scale = log_normalize(
+        sp.csr_matrix(file.values),
+        None if library_size is None else library_size[groups.rows],
+        str(path),
+        rows=kept[groups.rows],
+        guessed=options.library_size_column is None,
     )
-    return _detected_genes(screen, options.min_control_detection)
+    screen = Screen(path.stem, expression, file.genes, groups.perturbations, groups.start, (*notes, scale))
+    return _detected_genes(screen.with_notes(*_oddities(screen)), options.min_control_detection)
 
 
-def _open(path: Path) -> anndata.AnnData:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}: a screen is read from an .h5ad file")
-    try:
-        data = anndata.read_h5ad(path)
-    except Exception as error:  # anndata and h5py raise many kinds for a file that is not what it should be
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as .h5ad: {reason}") from error
-    if data.X is None:
-        raise InputError(f"{path} has no expression matrix in X")
-    twice = data.var_names[data.var_names.duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: gene {twice[0]!r} stands more than once in var_names; make them unique")
-    return data
+def _oddities(screen: Screen) -> list[str]:
+    """Notes on what is allowed, and yet is often a mistake."""
+    notes = []
+    few = [name for name, n_cells in zip(screen.perturbations, screen.n_cells[1:], strict=True) if n_cells < FEW_CELLS]
+    if few:
+        notes.append(f"{len(few):,} perturbations have fewer than {FEW_CELLS} cells: {_first(few)}")
+    unmeasured = sorted(set(screen.perturbations) - set(screen.genes))
+    if unmeasured:
+        notes.append(
+            f"{len(unmeasured):,} of {len(screen.perturbations):,} perturbed genes are not among the genes measured: "
+            f"{_first(unmeasured)}"
+        )
+    return notes
+
+
+def _first(names: list[str], n: int = 5) -> str:
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 
 
 def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np.ndarray:
@@ -111,7 +117,7 @@ def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np
     try:
         passes = obs.eval(expression)
     except Exception as error:  # pandas passes on whatever the expression raises
-        raise InputError(f"--cell-filter {expression!r}: {error}; columns of obs in {path}: {_listed(obs)}") from error
+        raise InputError(f"--cell-filter {expression!r}: {error}; columns of obs in {path}: {listed(obs)}") from error
     if not (isinstance(passes, pd.Series) and pd.api.types.is_bool_dtype(passes)):
         raise InputError(
             f"--cell-filter {expression!r} is not true or false per cell: write a comparison, as in 'n_umi > 500'"
@@ -122,69 +128,12 @@ def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np
     return kept
 
 
-def _perturbation_column(obs: pd.DataFrame, options: ReadOptions, path: Path) -> tuple[str, str]:
-    """The column that holds the perturbation, and its label for control cells."""
-    column, control = options.perturbation_column, options.control_label
-    conventions = CONVENTIONS if column is None else ((column, (control,) if control else ("control", "ctrl")),)
-    for name, controls in conventions:
-        if name not in obs:
-            continue
-        present = set(obs[name].dropna().astype(str))
-        for label in (control,) if control else controls:
-            if label in present:
-                return name, label
-    if column is not None and column not in obs:
-        raise InputError(f"{path} has no column {column!r} in obs; columns there: {_listed(obs)}")
-    found = next((name for name, _ in conventions if name in obs), None)
-    if found is None:
-        raise InputError(
-            f"{path}: no perturbation column was recognized; name it with --perturbation-column; "
-            f"columns of obs: {_listed(obs)}"
-        )
-    wanted = repr(control) if control else "'control' or 'ctrl'"
-    common = ", ".join(obs[found].value_counts().index[:5].astype(str))
-    raise InputError(
-        f"{path}: column {found!r} has no control cells labelled {wanted}; name the label with --control-label; "
-        f"most common: {common}"
-    )
-
-
-def _single_gene(label: str, control: str) -> str | None:
-    """The perturbed gene, "" for control, None without a label; `A+ctrl` is `A`."""
-    if not label.strip():
-        return None
-    if label == control:
-        return ""
-    genes = _genes(label) - {control, ""}
-    if len(genes) > 1:
-        return COMBINATION
-    return next(iter(genes), "")
-
-
-def _genes(label: object) -> frozenset[str]:
-    return frozenset(part.strip() for part in str(label).split("+"))
-
-
-def _left_out(n_cells: int, kept: np.ndarray, column: pd.Series, labels: list[str | None]) -> list[str]:
-    """A note for each kind of cell that is not used."""
-    notes = []
-    if len(kept) < n_cells:
-        notes.append(f"cell filter keeps {len(kept):,} of {n_cells:,} cells")
-    combined = np.array([label == COMBINATION for label in labels])
-    if combined.any():
-        n_combinations = column[combined].map(_genes).nunique()
-        notes.append(f"left out {n_combinations:,} combinations of perturbations ({combined.sum():,} cells)")
-    if unlabelled := labels.count(None):
-        notes.append(f"left out {unlabelled:,} cells without a label")
-    return notes
-
-
 def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarray | None:
     if column is None:
         return None
     if column not in obs:
         raise InputError(
-            f"{path} has no column {column!r} in obs (--library-size-column); columns there: {_listed(obs)}"
+            f"{path} has no column {column!r} in obs (--library-size-column); columns there: {listed(obs)}"
         )
     sizes = pd.to_numeric(obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     if not (sizes > 0).all():
@@ -207,7 +156,3 @@ def _detected_genes(screen: Screen, min_control_detection: float) -> Screen:
     return screen.with_genes(kept).with_notes(
         f"{kept.sum():,} of {len(kept):,} genes are seen in more than {min_control_detection:.3g} of the control cells"
     )
-
-
-def _listed(obs: pd.DataFrame) -> str:
-    return ", ".join(map(str, obs.columns)) or "none"

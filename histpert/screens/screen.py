@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from histpert.errors import InputError
 
-__all__ = ["Screen", "group_cells"]
+__all__ = ["Groups", "Screen", "group_cells", "group_rows"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,38 @@ class Screen:
         return replace(self, notes=(*self.notes, *notes))
 
 
+class Groups(NamedTuple):
+    """Cells in groups: control first, then the perturbations by name."""
+
+    perturbations: tuple[str, ...]
+    rows: Int[np.ndarray, "cell"]
+    """Cells in the order of their groups, and in their own order inside each."""
+    start: Int[np.ndarray, "bound"]
+    """Where each group starts in `rows`, and its end."""
+
+
+def group_rows(labels: Sequence[str | None], name: str) -> Groups:
+    """Sort cells into groups.
+
+    Args:
+        labels: Per cell the perturbed gene, `""` for control, `None` for a cell to leave out.
+        name: Name of the screen.
+
+    Raises:
+        InputError: No control cell, or no perturbed cell.
+    """
+    perturbations = sorted({label for label in labels if label})
+    group_of = {None: -1, "": 0} | {label: group for group, label in enumerate(perturbations, start=1)}
+    groups = np.array([group_of[label] for label in labels], dtype=np.int64)
+    sizes = np.bincount(groups[groups >= 0], minlength=len(perturbations) + 1)
+    if sizes[0] == 0:
+        raise InputError(f"{name}: no control cells are left after the cell filters")
+    if not perturbations:
+        raise InputError(f"{name}: no cell with a single perturbation is left after the cell filters")
+    rows = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
+    return Groups(tuple(perturbations), rows, np.concatenate([[0], np.cumsum(sizes)]))
+
+
 def group_cells(
     expression: sp.csr_matrix,
     labels: Sequence[str | None],
@@ -100,22 +133,7 @@ def group_cells(
     Raises:
         InputError: No control cell, or no perturbed cell.
     """
-    perturbations = sorted({label for label in labels if label})
-    group_of = {None: -1, "": 0} | {label: group for group, label in enumerate(perturbations, start=1)}
-    groups = np.array([group_of[label] for label in labels], dtype=np.int64)
-    sizes = np.bincount(groups[groups >= 0], minlength=len(perturbations) + 1)
-    if sizes[0] == 0:
-        raise InputError(f"{name}: no control cells are left after the cell filters")
-    if not perturbations:
-        raise InputError(f"{name}: no cell with a single perturbation is left after the cell filters")
-    rows = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
-    grouped = sp.csr_matrix(expression[rows], dtype=np.float32)
+    groups = group_rows(labels, name)
+    grouped = sp.csr_matrix(expression[groups.rows], dtype=np.float32)
     grouped.sum_duplicates()
-    return Screen(
-        name=name,
-        expression=grouped,
-        genes=tuple(genes),
-        perturbations=tuple(perturbations),
-        group_start=np.concatenate([[0], np.cumsum(sizes)]),
-        notes=notes,
-    )
+    return Screen(name, grouped, tuple(genes), groups.perturbations, groups.start, notes)

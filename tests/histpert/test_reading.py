@@ -241,9 +241,9 @@ BAD_INPUTS = {
         ("--perturbation-column", "quality"),
     ),
     "no control cells": (
-        lambda folder: screen_file(folder, perturbation=["NT", "NT", "A", "NT", "B", "C", "D", "B"]),
+        lambda folder: screen_file(folder, perturbation=["mock", "mock", "A", "mock", "B", "C", "D", "B"]),
         {},
-        ("screen.h5ad", "'perturbation'", "'control'", "--control-label", "most common: NT, B, "),
+        ("screen.h5ad", "'perturbation'", "'control'", "--control-label", "most common: mock, B, "),
     ),
     "control label misspelt": (screen_file, {"control_label": "NT"}, ("'NT'", "--control-label", "A, control, B")),
     "control label misspelt in a named column": (
