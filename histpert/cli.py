@@ -32,7 +32,7 @@ class Simulate:
     simulation: Simulation = field(default_factory=Simulation)
 
     def run(self) -> int:
-        """Write the screen, show progress, and say what to do with it."""
+        """Write the screen, show progress, and name the files."""
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or more")
         out = self.out.expanduser().absolute()

@@ -23,7 +23,7 @@ class CompareScreens:
     """Options of the comparison."""
 
     screen: Path
-    """An .h5ad file."""
+    """A measured screen: .h5ad, .zarr, 10x .h5 or matrix.mtx."""
     beside: Path
     """The one to set beside it, read without any of the options below: a simulated one needs none."""
     read: ReadOptions = field(default_factory=ReadOptions)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from histpert.embeddings.name_tables import names_in, read_name_table
-from histpert.embeddings.wording import some
 from histpert.errors import InputError
+from histpert.name_tables import read_name_table
+from histpert.wording import some
 
-__all__ = ["AliasTable"]
+__all__ = ["AliasTable", "names_in"]
 
 _FLAG = "--aliases"
 
@@ -54,3 +54,8 @@ class AliasTable:
         """Symbols that stand for this gene and for no other, the approved one first."""
         others = [name for name in self.names_of[symbol] if self.genes(name) == (symbol,)]
         return (symbol, *dict.fromkeys(others))
+
+
+def names_in(cell: str) -> list[str]:
+    """The names in a cell of an HGNC table, which stand between `|`."""
+    return [name for name in (part.strip() for part in cell.split("|")) if name]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from histpert.embeddings.rows import Rows, gene_names, stacked
-from histpert.embeddings.wording import reason, some
 from histpert.errors import InputError
+from histpert.wording import reason, some
 
 __all__ = ["read_h5ad", "read_hdf5", "read_npz"]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from histpert.embeddings.name_tables import names_in, read_name_table
+from histpert.embeddings.aliases import names_in
 from histpert.embeddings.rows import Rows
-from histpert.embeddings.wording import some
 from histpert.errors import InputError
+from histpert.name_tables import read_name_table
+from histpert.wording import some
 
 __all__ = ["IdTable"]
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from histpert.embeddings.aliases import AliasTable
 from histpert.embeddings.gene_embeddings import GeneEmbeddings
 from histpert.embeddings.proposals import propose
-from histpert.embeddings.wording import some
+from histpert.wording import some
 
 __all__ = ["Matched", "match_genes"]
 
@@ -49,16 +52,23 @@ def match_genes(embeddings: GeneEmbeddings, wanted: Sequence[str], aliases: Path
         source_of |= _replacements(AliasTable.read(aliases), without, known, set(source_of), notes)
     missing = tuple(gene for gene in without if gene not in source_of)
     found = [gene for gene in genes if gene in source_of]
+    vectors = embeddings.lookup([source_of[gene] for gene in found])
     return Matched(
-        GeneEmbeddings(
-            name=embeddings.name,
-            genes=tuple(found),
-            vectors=embeddings.lookup([source_of[gene] for gene in found]),
-            notes=embeddings.notes,
-        ),
+        GeneEmbeddings(name=embeddings.name, genes=tuple(found), vectors=vectors, notes=embeddings.notes),
         missing,
-        (*notes, *propose(missing, embeddings.genes)),
+        (*notes, *_alike(found, vectors), *propose(missing, embeddings.genes)),
     )
+
+
+def _alike(genes: Sequence[str], vectors: Float[np.ndarray, "gene feature"]) -> tuple[str, ...]:
+    """A note on genes of one and the same vector, such as those of one protein: held out or not, the other tells it."""
+    genes_of: dict[bytes, list[str]] = {}
+    for gene, vector in zip(genes, vectors, strict=True):
+        genes_of.setdefault((vector + 0.0).tobytes(), []).append(gene)
+    alike = [" = ".join(names) for names in genes_of.values() if len(names) > 1]
+    if not alike:
+        return ()
+    return (f"{len(alike)} vectors stand for several perturbations, which may be in unlike folds: {some(alike)}",)
 
 
 def _replacements(

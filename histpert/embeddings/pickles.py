@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from histpert.embeddings.rows import Rows, gene_names, stacked
-from histpert.embeddings.wording import reason
 from histpert.errors import InputError
+from histpert.wording import reason
 
 __all__ = ["read_pickle"]
 

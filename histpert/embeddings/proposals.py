@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from histpert.embeddings.wording import some
+from histpert.wording import some
 
 __all__ = ["propose"]
 

@@ -14,8 +14,8 @@ from histpert.embeddings.options import EmbeddingOptions
 from histpert.embeddings.pickles import read_pickle
 from histpert.embeddings.rows import Rows, check_rows
 from histpert.embeddings.tables import read_parquet, read_text
-from histpert.embeddings.wording import some
 from histpert.errors import InputError
+from histpert.wording import some
 
 __all__ = ["read_embeddings"]
 

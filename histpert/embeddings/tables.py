@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from histpert.embeddings.rows import Rows, gene_names, stacked
-from histpert.embeddings.wording import reason, some
 from histpert.errors import InputError
+from histpert.wording import reason, some
 
 __all__ = ["read_parquet", "read_text"]
 

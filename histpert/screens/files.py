@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,8 +18,10 @@ import scipy.sparse as sp
 from anndata.utils import make_index_unique
 
 from histpert.errors import InputError
+from histpert.name_tables import read_name_table
+from histpert.wording import every, reason, some
 
-__all__ = ["ScreenFile", "listed", "open_screen_file", "read_table_of"]
+__all__ = ["ScreenFile", "open_screen_file"]
 
 SYMBOL_COLUMNS = ("gene_symbol", "gene_name", "gene_symbols", "gene_names", "symbol", "feature_name", "gene_short_name")
 """Columns of `var` that are taken for gene symbols where the genes themselves are named by Ensembl ids."""
@@ -70,11 +73,8 @@ def _read(path: Path) -> anndata.AnnData:
         return reader(path)
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # anndata, h5py, zarr and SciPy raise many kinds for a file that is not what it should be
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as {path.suffix or 'a 10x matrix'}: {reason}") from error
+    except Exception as error:  # the libraries raise many kinds for a file that is not what it should be
+        raise InputError(f"{path} cannot be read as {path.suffix or 'a 10x matrix'}: {reason(error)}") from error
 
 
 def _reader(path: Path) -> Callable[[Path], anndata.AnnData]:
@@ -163,7 +163,7 @@ def _gene_names(var: pd.DataFrame, column: str | None, path: Path) -> tuple[tupl
     """Symbols, and a note where they are not the names that `var` itself has."""
     index = var.index.astype(str)
     if column is not None and column not in var:
-        raise InputError(f"{path} has no column {column!r} in var (--gene-column); columns there: {listed(var)}")
+        raise InputError(f"{path} has no column {column!r} in var (--gene-column); columns there: {every(var)}")
     if column is None and len(index) and np.mean([bool(ENSEMBL.fullmatch(name)) for name in index]) > 0.5:
         column = next((name for name in SYMBOL_COLUMNS if name in var), None)
     if column is None:
@@ -175,17 +175,16 @@ def _gene_names(var: pd.DataFrame, column: str | None, path: Path) -> tuple[tupl
     unnamed = given.isna().to_numpy() | (given.astype(str).str.strip() == "").to_numpy()
     symbols: Any = pd.Index(np.where(unnamed, index, given.astype(str).str.strip()))
     notes = [f"gene names from column {column!r} of var"]
-    n_twice = int(symbols.duplicated().sum())
-    if n_twice:
-        symbols = make_index_unique(symbols)
-        notes.append(
-            f"{n_twice:,} genes share a name with another and got a number: {symbols[symbols.str.contains('-1$')][0]}"
-        )
+    twice = symbols.duplicated()
+    if twice.any():
+        with warnings.catch_warnings(action="ignore"):  # that a number was taken already
+            symbols = make_index_unique(symbols)
+        notes.append(f"{twice.sum():,} genes share a name with another and got a number: {some(symbols[twice])}")
     return tuple(symbols), notes
 
 
 def _with_cell_table(obs: pd.DataFrame, table_path: Path, path: Path) -> tuple[pd.DataFrame, str]:
-    table = read_table_of(table_path, "--cell-table")
+    table = read_name_table(table_path, "--cell-table")
     cells = table.set_index(table.columns[0])
     cells.index = cells.index.astype(str)
     twice = cells.index[cells.index.duplicated()]
@@ -204,28 +203,3 @@ def _with_cell_table(obs: pd.DataFrame, table_path: Path, path: Path) -> tuple[p
         )
     joined = obs.drop(columns=[name for name in cells if name in obs]).join(cells)
     return joined, f"{n_found:,} of {len(obs):,} cells are in {table_path.name}"
-
-
-def read_table_of(path: Path, option: str) -> pd.DataFrame:
-    """Read a csv or tsv file (`.gz` or not) of two or more columns as text.
-
-    Raises:
-        InputError: The file is missing, empty, or has one column.
-    """
-    suffix = Path(path.name.removesuffix(".gz")).suffix
-    if suffix not in (".csv", ".tsv", ".txt"):
-        raise InputError(f"{path} ({option}): tables are read from .csv and .tsv")
-    try:
-        table = pd.read_csv(path, sep="," if suffix == ".csv" else "\t", dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist ({option})") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table ({option}): {str(error).splitlines()[0]}") from error
-    if len(table.columns) < 2 or not len(table):
-        raise InputError(f"{path} ({option}): needs a heading, two or more columns and one or more rows")
-    return table
-
-
-def listed(table: pd.DataFrame) -> str:
-    """Names of the columns of a table, for an error."""
-    return ", ".join(map(str, table.columns)) or "none"

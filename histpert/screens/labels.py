@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from histpert.errors import InputError
-from histpert.screens.files import listed, read_table_of
+from histpert.name_tables import read_name_table
+from histpert.wording import every
 
 __all__ = ["COMBINATION", "Labels", "read_labels"]
 
@@ -70,7 +71,7 @@ def read_labels(
         if not labels:
             raise InputError(
                 f"{guide_table} has none of the guides in {path}: name their column with --perturbation-column; "
-                f"columns of obs: {listed(obs)}"
+                f"columns of obs: {every(obs)}"
             )
     name, controls = _with_control(labels, control, path)
     notes.append(f"perturbation column {name!r}, control label {', '.join(map(repr, controls))}")
@@ -94,19 +95,19 @@ def read_labels(
 def _candidates(obs: pd.DataFrame, column: str | None, guide_table: Path | None, path: Path) -> list[str]:
     if column is not None:
         if column not in obs:
-            raise InputError(f"{path} has no column {column!r} in obs; columns there: {listed(obs)}")
+            raise InputError(f"{path} has no column {column!r} in obs; columns there: {every(obs)}")
         return [column]
     names = [name for name in (*(GUIDE_COLUMNS if guide_table else ()), *COLUMNS) if name in obs]
     if not names:
         raise InputError(
             f"{path}: no perturbation column was recognized; name it with --perturbation-column; "
-            f"columns of obs: {listed(obs)}"
+            f"columns of obs: {every(obs)}"
         )
     return names
 
 
 def _targets_of_guides(path: Path) -> dict[str, str]:
-    table = read_table_of(path, "--guide-table")
+    table = read_name_table(path, "--guide-table")
     names = ("guide", "target") if {"guide", "target"} <= set(table.columns) else tuple(table.columns[:2])
     pairs = table[list(names)].drop_duplicates()
     twice = pairs[names[0]][pairs[names[0]].duplicated()]

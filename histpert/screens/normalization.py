@@ -23,6 +23,9 @@ TARGET_SUM = 10_000.0
 MAX_LOG_VALUE = 20.0
 """No log-normalized value is larger: log1p of all of a cell's counts scaled to a hundred million is 18.4."""
 
+ODD_SHARE = 0.05
+"""Share of cells whose library size may be less than the sum of their counts, where the column is a guess."""
+
 TABULATED = 16
 """Counts below this have their logarithm looked up."""
 
@@ -44,7 +47,8 @@ def log_normalize(
         library_size: Total count of each cell that is taken, in the order of `rows`; None takes the sum over the genes.
         source: What to call the matrix in an error.
         rows: Rows of `values` to take, in this order; default: all.
-        guessed: The library size is a guess, of no use for values that are log-normalized already.
+        guessed: The library size is a guess, of no use for values that are log-normalized already, and not taken where
+            it is less than the sum over the genes.
 
     Returns:
         Float32 expression without stored zeros, and a note on what was found.
@@ -80,12 +84,13 @@ def log_normalize(
             )
         note, scale = f"values are log-normalized already (largest {most:.2f})", np.zeros(len(rows))
     else:
+        totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()[rows]
         note = (
             f"raw counts, normalized by {'their sum per cell' if library_size is None else 'the library size column'}"
         )
-        if library_size is None:
-            library_size = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()[rows]
-        scale = TARGET_SUM / np.maximum(library_size, 1e-12)
+        if library_size is not None and guessed and not _may_be_totals(library_size, totals):
+            note, library_size = "raw counts, normalized by their sum per cell: library sizes cannot be that", None
+        scale = TARGET_SUM / np.maximum(totals if library_size is None else library_size, 1e-12)
     bounds = np.concatenate([[0], np.cumsum(np.diff(values.indptr)[rows], dtype=np.int64)])
     kind = np.int32 if bounds[-1] < np.iinfo(np.int32).max else np.int64
     data, indices = np.empty(bounds[-1], dtype=np.float32), np.empty(bounds[-1], dtype=kind)
@@ -95,6 +100,12 @@ def log_normalize(
         expression.eliminate_zeros()
     expression.has_canonical_format = True
     return expression, note
+
+
+def _may_be_totals(library_size: Float[np.ndarray, "cell"], totals: Float[np.ndarray, "cell"]) -> bool:
+    """A cell has as many counts as the genes at hand, or more; a few odd cells do not speak against it."""
+    usable = (library_size > 0) | (totals == 0)
+    return bool(usable.all() and (library_size >= totals).mean() > 1 - ODD_SHARE)
 
 
 @numba.njit(parallel=True, cache=True)

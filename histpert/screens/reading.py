@@ -10,15 +10,16 @@ import pandas as pd
 import scipy.sparse as sp
 
 from histpert.errors import InputError
-from histpert.screens.files import listed, open_screen_file
+from histpert.screens.files import open_screen_file
 from histpert.screens.labels import COMBINATION, read_labels
 from histpert.screens.normalization import log_normalize
 from histpert.screens.screen import Screen, group_rows
+from histpert.wording import every, some
 
 __all__ = ["LIBRARY_SIZE", "ReadOptions", "read_screen"]
 
 LIBRARY_SIZE = "library_size"
-"""Column of `obs` that is taken for each cell's total count where none is named."""
+"""Column of `obs` that is taken for each cell's total count where none is named and it can be that."""
 FEW_CELLS = 10
 """Perturbations with fewer cells are named in a note."""
 
@@ -77,8 +78,7 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     notes = [*file.notes, *labels.notes]
     if len(kept) < len(file.obs):
         notes.append(f"cell filter keeps {len(kept):,} of {len(file.obs):,} cells")
-    size_column = options.library_size_column or (LIBRARY_SIZE if LIBRARY_SIZE in file.obs else None)
-    library_size = _library_size(file.obs.iloc[kept], size_column, path)
+    library_size = _library_size(file.obs.iloc[kept], options.library_size_column, path)
     groups = group_rows([None if target == COMBINATION else target for target in labels.targets], path.stem)
     expression, scale = log_normalize(
         sp.csr_matrix(file.values),
@@ -96,18 +96,14 @@ def _oddities(screen: Screen) -> list[str]:
     notes = []
     few = [name for name, n_cells in zip(screen.perturbations, screen.n_cells[1:], strict=True) if n_cells < FEW_CELLS]
     if few:
-        notes.append(f"{len(few):,} perturbations have fewer than {FEW_CELLS} cells: {_first(few)}")
+        notes.append(f"{len(few):,} perturbations have fewer than {FEW_CELLS} cells: {some(few)}")
     unmeasured = sorted(set(screen.perturbations) - set(screen.genes))
     if unmeasured:
         notes.append(
             f"{len(unmeasured):,} of {len(screen.perturbations):,} perturbed genes are not among the genes measured: "
-            f"{_first(unmeasured)}"
+            f"{some(unmeasured)}"
         )
     return notes
-
-
-def _first(names: list[str], n: int = 5) -> str:
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 
 
 def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np.ndarray:
@@ -117,7 +113,7 @@ def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np
     try:
         passes = obs.eval(expression)
     except Exception as error:  # pandas passes on whatever the expression raises
-        raise InputError(f"--cell-filter {expression!r}: {error}; columns of obs in {path}: {listed(obs)}") from error
+        raise InputError(f"--cell-filter {expression!r}: {error}; columns of obs in {path}: {every(obs)}") from error
     if not (isinstance(passes, pd.Series) and pd.api.types.is_bool_dtype(passes)):
         raise InputError(
             f"--cell-filter {expression!r} is not true or false per cell: write a comparison, as in 'n_umi > 500'"
@@ -129,14 +125,14 @@ def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np
 
 
 def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarray | None:
-    if column is None:
+    """Total counts: of the named column, or of one that may be it; whether a guess can be is seen beside the counts."""
+    guessed, column = column is None, column or LIBRARY_SIZE
+    if guessed and column not in obs:
         return None
     if column not in obs:
-        raise InputError(
-            f"{path} has no column {column!r} in obs (--library-size-column); columns there: {listed(obs)}"
-        )
+        raise InputError(f"{path} has no column {column!r} in obs (--library-size-column); columns there: {every(obs)}")
     sizes = pd.to_numeric(obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if not (sizes > 0).all():
+    if not guessed and not (sizes > 0).all():
         raise InputError(
             f"{path}: column {column!r} is not a positive number for {np.sum(~(sizes > 0)):,} cells; "
             "filter them or name another column"

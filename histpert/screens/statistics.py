@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from histpert.screens.screen import Screen
 
-__all__ = ["gene_pair_rows", "gene_rows", "perturbation_rows"]
+__all__ = ["gene_pair_rows", "gene_rows", "perturbation_rows", "shape_statistics"]
 
 FALSE_DISCOVERY_RATE = 0.05
 MIN_DETECTION = 0.1
 """Correlations are taken over genes seen in more than this fraction of control cells."""
 N_PAIRS = 20_000
 """Most pairs of genes whose correlation is taken."""
+
+
+def shape_statistics(
+    moments: Float[np.ndarray, "4 gene"], constant: Bool[np.ndarray, "gene"] | Literal[False] = False
+) -> dict[str, Float[np.ndarray, "gene"]]:
+    """Mean, variance, skewness and excess kurtosis from the expectations of x, x^2, x^3 and x^4.
+
+    Args:
+        moments: About 0, or about any center, from which the mean counts then.
+        constant: Genes known not to vary: rounding may leave them a variance.
+
+    Returns:
+        Per gene; skewness and kurtosis are NaN without variance.
+    """
+    first, second, third, fourth = moments
+    variance = np.where(constant, 0, np.maximum(second - first**2, 0))
+    defined = np.where(variance > 0, variance, np.nan)
+    return {
+        "mean": first,
+        "variance": variance,
+        "skewness": (third - 3 * first * second + 2 * first**3) / defined**1.5,
+        "kurtosis": (fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4) / defined**2 - 3,
+    }
 
 
 def gene_rows(screen: Screen) -> Iterator[dict[str, Any]]:
@@ -29,17 +52,8 @@ def gene_rows(screen: Screen) -> Iterator[dict[str, Any]]:
     control = sp.csr_matrix(screen.control, dtype=np.float64)
     n_cells = screen.n_cells[0]
     powers = np.stack([np.asarray(control.power(k).mean(axis=0), dtype=np.float64).ravel() for k in (1, 2, 3, 4)])
-    mean, second, third, fourth = powers
     lowest, highest = (values.toarray().ravel() for values in (control.min(axis=0), control.max(axis=0)))
-    variance = np.where(lowest == highest, 0, np.maximum(second - mean**2, 0))
-    defined = np.where(variance > 0, variance, np.nan)
-    columns = {
-        "zeros": 1 - control.getnnz(axis=0) / n_cells,
-        "mean": mean,
-        "variance": variance,
-        "skewness": (third - 3 * mean * second + 2 * mean**3) / defined**1.5,
-        "kurtosis": (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / defined**2 - 3,
-    }
+    columns = {"zeros": 1 - control.getnnz(axis=0) / n_cells, **shape_statistics(powers, constant=lowest == highest)}
     for number, gene in enumerate(screen.genes):
         yield {"screen": screen.name, "gene": gene} | {name: float(values[number]) for name, values in columns.items()}
 

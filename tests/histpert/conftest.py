@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from simulated import CHECKED
 
 from histpert.screens import ReadOptions, Screen, read_screen
+from histpert.screens.simulation import ScreenTruth
+from histpert.screens.simulation.drawing import draw_screen
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -29,3 +32,9 @@ def papalexi_273_genes() -> Screen:
     """Genes seen in more than 1% of all cells, as other implementations choose them."""
     screen = read_papalexi()
     return screen.with_genes(screen.expression.getnnz(axis=0) > 0.01 * screen.expression.shape[0])
+
+
+@pytest.fixture(scope="session")
+def checked() -> ScreenTruth:
+    """The truth of a screen whose perturbations do all that perturbations can do."""
+    return draw_screen(1, CHECKED)[0]

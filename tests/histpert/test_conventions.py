@@ -216,6 +216,29 @@ def test_genes_that_share_a_symbol_are_told_apart(tmp_path):
     assert any("GENE0-1" in note for note in screen.notes)
 
 
+def test_genes_that_got_a_number_are_listed_and_no_others(tmp_path):
+    # NKX2-1 is a gene of its own, and NKX2 the second time is not taken for it.
+    symbols = ["NKX2-1", "GENE0", "HLA-A", "NKX2", "GENE1", "GENE0", "NKX2", "GENE0", *GENES[8:]]
+    path = write(
+        tmp_path / "s.h5ad", {"gene": labels("non-targeting")}, var=pd.DataFrame({"gene_name": symbols}, index=ENSEMBL)
+    )
+    screen = read_screen(path)
+    numbered = ["GENE0-1", "NKX2-2", "GENE0-2"]
+    assert screen.genes == ("NKX2-1", "GENE0", "HLA-A", "NKX2", "GENE1", *numbered, *GENES[8:])
+    (note,) = [note for note in screen.notes if "got a number" in note]
+    assert note == f"3 genes share a name with another and got a number: {', '.join(numbered)}"
+
+
+def test_unique_names_that_end_in_a_number_are_no_cause_for_a_note(tmp_path):
+    symbols = ["NKX2-1", "NKX2-2", *GENES[2:]]
+    path = write(
+        tmp_path / "s.h5ad", {"gene": labels("non-targeting")}, var=pd.DataFrame({"gene_name": symbols}, index=ENSEMBL)
+    )
+    screen = read_screen(path)
+    assert screen.genes == tuple(symbols)
+    assert not any("got a number" in note for note in screen.notes)
+
+
 def test_what_is_often_a_mistake_is_noted(tmp_path):
     words = labels("control")
     words[1] = words[10] = "ELSEWHERE"
@@ -230,9 +253,9 @@ BAD = {
     "missing guide table": ({"guide_table": "none.csv"}, "none.csv does not exist"),
     "guides of another screen": ({"guide_table": "other.csv"}, "has none of the guides"),
     "a guide with two targets": ({"guide_table": "twice.csv"}, "guide 'g1' has more than one target"),
-    "one column": ({"guide_table": "one.csv"}, "two or more columns"),
+    "one column": ({"guide_table": "one.csv"}, "rows of two columns or more"),
     "empty table": ({"guide_table": "empty.csv"}, "cannot be read as a table"),
-    "table of another kind": ({"guide_table": "s.h5ad"}, "tables are read from .csv and .tsv"),
+    "table of another kind": ({"guide_table": "s.h5ad"}, "tables are read from .csv, .tsv"),
     "cells of another screen": ({"cell_table": "other.csv"}, "names none of the cells"),
     "a cell that stands twice": ({"cell_table": "cell_twice.csv"}, "cell 'CELL0-1' stands there more than once"),
 }

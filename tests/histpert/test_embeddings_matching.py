@@ -118,6 +118,41 @@ def test_two_wanted_names_of_one_gene_do_not_share_its_vector(hgnc, wanted, miss
     assert any("another perturbation has the same gene" in note and missing[0] in note for note in matched.notes)
 
 
+def test_perturbations_that_share_one_vector_are_named():
+    vectors = np.array([[0, 1], [2, 3], [0, 1], [4, 5], [2, 3], [2, 3], [4, 5]], dtype=np.float32)
+    known = GeneEmbeddings("some", ("JAK2", "CALM1", "MYC", "STAT1", "CALM2", "CALM3", "TP53"), vectors)
+    # TP53 is not wanted: no other perturbation has the vector of STAT1.
+    matched = match_genes(known, ["CALM3", "STAT1", "JAK2", "CALM1", "MYC", "CALM2"])
+    (note,) = matched.notes
+    assert note.startswith("2 vectors stand for several perturbations")
+    assert note.endswith(": CALM3 = CALM1 = CALM2, JAK2 = MYC")
+    assert len(note.splitlines()) == 1
+    assert matched.missing == ()
+    np.testing.assert_array_equal(matched.embeddings.vectors, vectors[[5, 3, 0, 1, 2, 4]])
+
+
+def test_many_shared_vectors_are_cut_short_and_counted():
+    genes = tuple(f"GENE{number}" for number in range(40))
+    vectors = np.repeat(np.arange(20, dtype=np.float32), 2)[:, None]
+    (note,) = match_genes(GeneEmbeddings("some", genes, vectors), genes).notes
+    assert note.startswith("20 vectors")
+    assert "GENE0 = GENE1, GENE2 = GENE3, " in note
+    assert "GENE38" not in note
+    assert "(20 in all)" in note
+
+
+def test_vectors_that_differ_a_little_are_not_named_as_shared():
+    vectors = np.ones((3, 4), dtype=np.float32)
+    vectors[1, 3] = np.nextafter(np.float32(1), np.float32(2))
+    vectors[2] = [2, 1, 1, 1]
+    known = GeneEmbeddings("some", ("JAK2", "MYC", "STAT1"), vectors)
+    assert match_genes(known, ["STAT1", "MYC", "JAK2"]).notes == ()
+
+
+def test_a_gene_wanted_twice_shares_its_vector_with_no_other():
+    assert match_genes(embeddings("JAK2", "MYC"), ["JAK2", "MYC", "JAK2"]).notes == ()
+
+
 def test_genes_of_which_none_is_found_are_all_missing(hgnc):
     matched = match_genes(embeddings("JAK2", "MYC"), ["Q1", "Q2"], hgnc)
     assert matched.missing == ("Q1", "Q2")

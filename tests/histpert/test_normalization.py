@@ -24,7 +24,7 @@ LOG_VALUES = np.log1p(COUNTS / 3)
 
 def screen_file(folder, values, **obs):
     """Path of a screen whose cells are in the order of its groups already."""
-    table = pd.DataFrame({"perturbation": LABELS, **obs}, index=[f"cell{number}" for number in range(10)])
+    table = pd.DataFrame({"perturbation": LABELS, **obs}, index=[f"cell{number}" for number in range(values.shape[0])])
     path = folder / "screen.h5ad"
     anndata.AnnData(values, obs=table).write_h5ad(path)
     return path
@@ -77,6 +77,69 @@ def test_library_sizes_go_with_their_cells_through_filter_and_grouping(tmp_path)
     np.testing.assert_allclose(read_screen(path, options).expression.toarray(), expected, rtol=1e-6)
 
 
+FORTY = np.tile(COUNTS, (4, 1))
+TOTALS = FORTY.sum(axis=1)
+MORE = 3 * TOTALS + 7
+"""Counts of forty cells, what they add to, and what a cell may have over all of its genes."""
+
+
+def changed(values, value, *place):
+    values = values.copy()
+    values[place or (1, 1)] = value
+    return values
+
+
+GUESSES = {
+    "more than the sums": (MORE, True),
+    "the sums themselves": (np.maximum(TOTALS, 1), True),
+    "less in one cell": (changed(MORE, 1, 5), True),
+    "less in a twentieth of the cells": (changed(MORE, 1, [5, 30]), False),
+    "factors around 1": (np.linspace(0.3, 2.5, 40), False),
+    "means per gene": (np.maximum(TOTALS, 1) / 6, False),
+    "one zero": (changed(MORE, 0, 5), False),
+    "one below zero": (changed(MORE, -1, 5), False),
+    "one missing": (changed(MORE, np.nan, 5), False),
+    "words": (np.array(["many"] * 40), False),
+}
+
+
+@pytest.mark.parametrize("case", GUESSES)
+def test_a_column_that_nobody_named_is_the_library_size_where_it_can_be(tmp_path, case):
+    sizes, taken = GUESSES[case]
+    path = screen_file(tmp_path, FORTY, perturbation=["control"] * 15 + ["A"] * 25, library_size=sizes)
+    screen = read_screen(path)
+    expected = np.log1p(FORTY / sizes[:, None] * 10_000) if taken else scanpy_says(FORTY)
+    np.testing.assert_allclose(screen.expression.toarray(), expected, rtol=1e-6)
+    (note,) = [note for note in screen.notes if "raw counts" in note]
+    assert "librar" in note
+    assert ("their sum per cell" in note) == (not taken)
+
+
+def test_a_column_that_nobody_named_is_looked_at_in_the_cells_that_are_used(tmp_path):
+    sizes = MORE.copy()
+    sizes[::10] = 0
+    left_out = np.arange(40) % 10 == 0
+    sizes[1], label = 0, ["control"] * 15 + ["A"] * 25
+    label[1] = "A+B"
+    path = screen_file(tmp_path, FORTY, perturbation=label, library_size=sizes, good=~left_out)
+    rows = np.flatnonzero(sizes)
+    expected = np.log1p(FORTY[rows] / sizes[rows, None] * 10_000)
+    screen = read_screen(path, ReadOptions(cell_filter="good"))
+    np.testing.assert_allclose(screen.expression.toarray(), expected, rtol=1e-6)
+
+
+def test_a_named_library_size_column_is_taken_also_where_it_is_less_than_the_sum(tmp_path):
+    sizes = np.linspace(0.3, 2.5, 10)
+    path = screen_file(tmp_path, COUNTS, library_size=sizes)
+    screen = read_screen(path, ReadOptions(library_size_column="library_size"))
+    np.testing.assert_allclose(screen.expression.toarray(), np.log1p(COUNTS / sizes[:, None] * 10_000), rtol=1e-6)
+
+
+def test_log_normalized_values_have_no_use_for_a_column_that_nobody_named(tmp_path):
+    path = screen_file(tmp_path, LOG_VALUES, library_size=[0.0, np.nan, *range(8)])
+    np.testing.assert_array_equal(read_screen(path).expression.toarray(), LOG_VALUES.astype(np.float32))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_log_normalized_values_are_kept(tmp_path, dtype):
     screen = read_screen(screen_file(tmp_path, LOG_VALUES.astype(dtype)))
@@ -88,12 +151,6 @@ def test_normalizing_what_was_normalized_changes_nothing():
     once, _ = log_normalize(sp.csr_matrix(COUNTS), None, "counts")
     twice, _ = log_normalize(once, None, "expression")
     np.testing.assert_array_equal(twice.toarray(), once.toarray())
-
-
-def changed(values, value, *place):
-    values = values.copy()
-    values[place or (1, 1)] = value
-    return values
 
 
 BAD_VALUES = {
@@ -113,6 +170,12 @@ BAD_VALUES = {
         {"umis": [0.0, np.nan, *range(8)]},
         {"library_size_column": "umis"},
         ("screen.h5ad", "'umis'", "3 cells"),
+    ),
+    "library size below zero": (
+        COUNTS,
+        {"library_size": [-1.0, *range(5_000, 5_009)]},
+        {"library_size_column": "library_size"},
+        ("screen.h5ad", "'library_size'", "1 cells"),
     ),
     "library size that is text": (
         COUNTS,

@@ -12,7 +12,7 @@ import scipy.stats
 
 from histpert.results import SCREEN_SCHEMAS
 from histpert.screens import ReadOptions, group_cells, read_screen
-from histpert.screens.statistics import gene_pair_rows, gene_rows, perturbation_rows
+from histpert.screens.statistics import gene_pair_rows, gene_rows, perturbation_rows, shape_statistics
 
 PAPALEXI = Path(__file__).parents[3] / "shared" / "data" / "papalexi_thp1_303genes.h5ad"
 
@@ -100,6 +100,29 @@ def test_a_gene_without_variance_has_neither_skewness_nor_kurtosis(value):
     assert rows.loc["g1", "variance"] == pytest.approx(0, abs=1e-12)
     assert rows.loc["g1", "zeros"] == (value == 0)
     assert rows.loc["g0"].notna().all()
+
+
+@pytest.mark.parametrize("center", [0.0, 0.7])
+def test_shapes_of_distributions_follow_from_their_moments(center):
+    distributions = [
+        *(scipy.stats.norm(1, 2), scipy.stats.gamma(2), scipy.stats.beta(5, 1), scipy.stats.uniform(1, 3)),
+        *(scipy.stats.poisson(0.3), scipy.stats.nbinom(2, 0.4), scipy.stats.bernoulli(0.9)),
+    ]
+    moments = [[one.expect(lambda x, k=k: (x - center) ** k) for one in distributions] for k in (1, 2, 3, 4)]
+    found = shape_statistics(np.array(moments))
+    expected = np.array([one.stats("mvsk") for one in distributions]).T
+    expected[0] -= center
+    for values, column in zip(expected, ("mean", "variance", "skewness", "kurtosis"), strict=True):
+        np.testing.assert_allclose(found[column], values, rtol=1e-6, atol=1e-6, err_msg=column)
+
+
+def test_moments_of_cells_have_the_shape_that_scipy_finds():
+    cells = np.random.default_rng(3).gamma(1.5, size=(400, 6))
+    constant = np.arange(6) == 2
+    found = shape_statistics(np.stack([(cells**k).mean(axis=0) for k in (1, 2, 3, 4)]), constant)
+    for column, values in {"skewness": scipy.stats.skew(cells), "kurtosis": scipy.stats.kurtosis(cells)}.items():
+        np.testing.assert_allclose(found[column], np.where(constant, np.nan, values), err_msg=column)
+    np.testing.assert_allclose(found["variance"], np.where(constant, 0, cells.var(axis=0)))
 
 
 def significant_by_scanpy(screen):

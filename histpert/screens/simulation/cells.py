@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -13,16 +13,16 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
 
-from histpert.screens.normalization import TARGET_SUM
+from histpert.screens.normalization import TARGET_SUM, log_normalize
 from histpert.screens.simulation.parameters import ScreenParameters
 
-__all__ = ["SAMPLE", "SCREEN", "SimulatedCells", "assign_cells", "draw_cells"]
+__all__ = ["PARAMETERS", "SAMPLE", "SCREEN", "SimulatedCells", "assign_cells", "draw_cells"]
 
 BLOCK_VALUES = 2**20
 """Cells times genes of a block: 8 MiB for each of some ten arrays. Part of what a seed means."""
 
-ASSIGNMENT, SCREEN, SAMPLE = 1, 2, 3
-"""Streams of random numbers that a seed gives, beside the one for the parameters."""
+PARAMETERS, ASSIGNMENT, SCREEN, SAMPLE = 0, 1, 2, 3
+"""Streams of random numbers that a seed gives."""
 
 
 class SimulatedCells(NamedTuple):
@@ -37,9 +37,14 @@ class SimulatedCells(NamedTuple):
 
     def expression(self) -> sp.csr_matrix:
         """`log1p(count / library size * 10,000)`, float32."""
-        scale = np.repeat(TARGET_SUM / self.library_size, np.diff(self.counts.indptr))
-        values = np.log1p(self.counts.data * scale).astype(np.float32)
-        return sp.csr_matrix((values, self.counts.indices, self.counts.indptr), shape=self.counts.shape)
+        return log_normalize(self.counts, self.library_size.astype(np.float64), "simulated counts")[0]
+
+    @staticmethod
+    def join(blocks: Iterable[SimulatedCells]) -> SimulatedCells:
+        """One after the other."""
+        counts, library_size, response = zip(*blocks, strict=True)
+        stacked = sp.csr_matrix(sp.vstack(counts, format="csr"))
+        return SimulatedCells(stacked, np.concatenate(library_size), np.concatenate(response))
 
 
 def assign_cells(parameters: ScreenParameters) -> Int[np.ndarray, "cell"]:

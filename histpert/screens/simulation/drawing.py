@@ -11,6 +11,7 @@ from scipy.stats import norm
 from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
 from histpert.screens.normalization import TARGET_SUM
+from histpert.screens.simulation.cells import PARAMETERS
 from histpert.screens.simulation.settings import Simulation
 from histpert.screens.simulation.truth import ScreenTruth
 
@@ -64,7 +65,7 @@ def draw_screen(seed: int, simulation: Simulation) -> tuple[ScreenTruth, dict[st
         The parameters, and embeddings from two sources of unlike quality, `good` and `poor`, beside `permuted`: the
         vectors of `good`, dealt out to genes anew.
     """
-    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PARAMETERS,)))
     n_singles, n_genes = simulation.n_perturbations, simulation.n_genes
     genes = tuple(f"GENE{number:0{len(str(n_genes))}d}" for number in range(1, n_genes + 1))
     targets = np.sort(random.permutation(n_genes)[:n_singles])
@@ -74,9 +75,8 @@ def draw_screen(seed: int, simulation: Simulation) -> tuple[ScreenTruth, dict[st
     log_rate = np.maximum(simulation.log_rate_mean + simulation.log_rate_spread * norm.ppf(within), LEAST_LOG_RATE)
     # Few programs make up most of what control cells vary in.
     variances = 1 / np.arange(1.0, simulation.n_programs + 1)
-    activity_spread = np.sqrt(variances / variances.mean())
+    activity_spread = simulation.program_spread * np.sqrt(variances / variances.mean())
     loadings, dispersion_loadings, silencing_loadings = _loadings(simulation, activity_spread, random)
-    _check_total(log_rate, loadings, activity_spread)
     functions = _functions(n_singles, random)
     single = _activity(simulation, functions, loadings, random)
     pairs, interactions, joint = _pairs(simulation, single, loadings, random)
@@ -100,45 +100,35 @@ def draw_screen(seed: int, simulation: Simulation) -> tuple[ScreenTruth, dict[st
         pairs=pairs,
         interactions=interactions,
     )
+    if (total := truth.control_counts.sum()) > TARGET_SUM:
+        raise InputError(
+            f"the genes would have {total:,.0f} of every {TARGET_SUM:,.0f} counts of a cell: "
+            "lower --log-rate-mean or --log-rate-spread, or take fewer genes"
+        )
     return truth, _embeddings(simulation, names, functions, random)
 
 
 def _loadings(
     simulation: Simulation, activity_spread: Float[np.ndarray, "program"], random: np.random.Generator
 ) -> tuple[Float[np.ndarray, "gene program"], Float[np.ndarray, "gene program"], Float[np.ndarray, "gene program"]]:
-    """Loadings for log rates, for log dispersions and for silencing."""
+    """Loadings for log rates, of root mean square 1 per gene, and in proportion for log dispersions and silencing."""
     shape = (simulation.n_genes, simulation.n_programs)
     rates = random.exponential(size=shape) ** LOADING_POWER * np.where(random.random(shape) < RISING_SHARE, 1, -1)
     dispersions = random.normal(size=shape)
     silencing = random.normal(size=shape) * (random.random((simulation.n_genes, 1)) < SILENCEABLE_SHARE)
-    spread = simulation.program_spread
-    rates = _scaled(rates, spread)
+    rates = _scaled(rates, 1.0)
     own_spread = np.sqrt(((rates * activity_spread) ** 2).sum(axis=1, keepdims=True))
     return (
         rates * np.minimum(1, SPREAD_LIMIT / np.maximum(own_spread, SPREAD_LIMIT)),
-        _scaled(dispersions, spread * simulation.dispersion_effect),
-        _scaled(silencing, spread * simulation.silencing_effect),
+        _scaled(dispersions, simulation.dispersion_effect),
+        _scaled(silencing, simulation.silencing_effect),
     )
 
 
-def _check_total(
-    log_rate: Float[np.ndarray, "gene"],
-    loadings: Float[np.ndarray, "gene program"],
-    activity_spread: Float[np.ndarray, "program"],
-) -> None:
-    """A cell's counts of these genes are a part of all its counts."""
-    total = np.exp(log_rate + (loadings * activity_spread) ** 2 @ np.full(len(activity_spread), 0.5)).sum()
-    if total > TARGET_SUM:
-        raise InputError(
-            f"the genes would have {total:,.0f} of every {TARGET_SUM:,.0f} counts of a cell: "
-            "lower --log-rate-mean or --log-rate-spread, or take fewer genes"
-        )
-
-
-def _scaled(loadings: Float[np.ndarray, "gene program"], spread: float) -> Float[np.ndarray, "gene program"]:
-    """Loadings through which activities of variance 1 add `spread`, root mean square over genes."""
+def _scaled(loadings: Float[np.ndarray, "gene program"], size: float) -> Float[np.ndarray, "gene program"]:
+    """Loadings through which shifts of all programs by 1 add `size`, root mean square over genes."""
     found = np.sqrt((loadings**2).sum(axis=1).mean())
-    return loadings * (spread / found if found else 0.0)
+    return loadings * (size / found if found else 0.0)
 
 
 def _functions(n_genes: int, random: np.random.Generator) -> Float[np.ndarray, "single function"]:

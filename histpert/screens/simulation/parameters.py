@@ -25,7 +25,7 @@ __all__ = ["CONTROL", "Effects", "ScreenParameters"]
 CONTROL = "control"
 """What control cells are called."""
 LARGEST_SHARE = 0.8
-"""Of a cell's counts for the genes that are measured."""
+"""Of the counts of a cell, for the genes that are measured."""
 LARGEST_LOG_FOLD = 3.0
 """Log fold changes through programs saturate here; those of dispersions at half of it."""
 
@@ -87,24 +87,16 @@ class ScreenParameters:
         return self.loadings**2 @ self.activity_spread**2
 
     @cached_property
-    def log_excess(self) -> Float[np.ndarray, "response"]:
-        """What is taken off all log rates in each response, so that the genes take no more than a part of the counts.
-
-        The part is `LARGEST_SHARE`, or the genes' share in control where that is larger.
-        """
-        usual = np.exp(self.log_rate + self.log_variance / 2) / TARGET_SUM
-        largest = max(LARGEST_SHARE, usual.sum())
-        changes = [self._changes(np.array([response])) for response in range(len(self.activity))]
-        shares = [((np.exp(one.log_rate) * (1 - one.silenced)) @ usual).item() for one in changes]
-        return np.log(np.maximum(np.array(shares) / largest, 1))
+    def control_counts(self) -> Float[np.ndarray, "gene"]:
+        """Counts of each gene that are expected per 10,000 counts of a control cell."""
+        return np.exp(self.log_rate + self.log_variance / 2)
 
     def effects(self, responses: Int[np.ndarray, "cell"]) -> Effects:
-        """What the given responses do to each gene."""
-        changes = self._changes(responses)
-        return changes._replace(log_rate=changes.log_rate - self.log_excess[responses, None])
+        """What the given responses do to each gene.
 
-    def _changes(self, responses: Int[np.ndarray, "cell"]) -> Effects:
-        """The same without the limit on what all genes take together."""
+        All genes together take no more than `LARGEST_SHARE` of a cell's counts, or their share in control where that is
+        larger: beyond it, all rates are lowered alike.
+        """
         shift = self.activity[responses]
         log_rate = _saturated(shift @ self.loadings.T, LARGEST_LOG_FOLD)
         rows = np.arange(len(responses))
@@ -113,6 +105,9 @@ class ScreenParameters:
             log_rate[row, self.targets[member[row]]] += np.log(self.simulation.own_gene_fold)
         silenced = -np.expm1(-np.maximum(shift @ self.silencing_loadings.T, 0))
         dispersion = _saturated(shift @ self.dispersion_loadings.T, LARGEST_LOG_FOLD / 2)
+        counts = (np.exp(log_rate) * (1 - silenced)) @ self.control_counts
+        largest = max(LARGEST_SHARE * TARGET_SUM, self.control_counts.sum())
+        log_rate -= np.log(np.maximum(counts / largest, 1))[:, None]
         return Effects(log_rate, dispersion, silenced)
 
     def members(self, responses: Int[np.ndarray, "cell"]) -> Int[np.ndarray, "cell 2"]:

@@ -13,14 +13,12 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata.io import sparse_dataset, write_elem
 from jaxtyping import Int
 
 from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
 from histpert.results import write_atomically
-from histpert.screens.normalization import log_normalize
 from histpert.screens.reading import LIBRARY_SIZE
 from histpert.screens.screen import Screen, group_cells
 from histpert.screens.simulation.cells import SCREEN, SimulatedCells, assign_cells, draw_cells
@@ -55,10 +53,7 @@ def simulate_screen(seed: int = 0, simulation: Simulation | None = None) -> Simu
     simulation = simulation or Simulation()
     truth, embeddings = draw_screen(seed, simulation)
     group = assign_cells(truth)
-    blocks = list(_blocks(truth, group))
-    counts = sp.csr_matrix(sp.vstack([block.counts for block in blocks], format="csr"))
-    library_size = np.concatenate([block.library_size for block in blocks])
-    expression, _ = log_normalize(counts, library_size.astype(np.float64), "simulated counts")
+    expression = SimulatedCells.join(_blocks(truth, group)).expression()
     names = np.array(["", *truth.perturbations], dtype=object)[group + 1]
     labels = [None if "+" in name else str(name) for name in names]
     note = (

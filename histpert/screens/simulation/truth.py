@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from jaxtyping import Float
 
 from histpert.errors import InputError
@@ -19,6 +18,7 @@ from histpert.screens.simulation.cells import SAMPLE, SimulatedCells, draw_cells
 from histpert.screens.simulation.marginals import Marginals, marginals
 from histpert.screens.simulation.parameters import CONTROL, ScreenParameters
 from histpert.screens.simulation.settings import Simulation
+from histpert.screens.statistics import shape_statistics
 
 __all__ = ["ScreenTruth"]
 
@@ -42,15 +42,8 @@ class ScreenTruth(ScreenParameters):
             InputError: No such perturbation.
         """
         truth = self._marginals(perturbation, np.zeros((1, 0)))
-        first, second, third, fourth = truth.moments.T
-        variance = second - first**2
-        table = {
-            "mean": self._centers() + first,
-            "variance": variance,
-            "skewness": (third - 3 * first * second + 2 * first**3) / variance**1.5,
-            "kurtosis": (fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4) / variance**2 - 3,
-            "zeros": truth.zeros,
-        }
+        table = shape_statistics(truth.moments.T)
+        table |= {"mean": self._centers() + table["mean"], "zeros": truth.zeros}
         return pd.DataFrame(table, index=pd.Index(self.genes, name="gene"))
 
     def histogram(
@@ -106,10 +99,7 @@ class ScreenTruth(ScreenParameters):
             raise InputError(f"{n_cells} cells of {perturbation!r}: ask for 1 or more")
         number = -1 if perturbation == CONTROL else self.number(perturbation)
         seeds = np.random.SeedSequence(seed, spawn_key=(SAMPLE, number + 1))
-        blocks = list(draw_cells(self, np.full(n_cells, number), seeds))
-        counts = sp.csr_matrix(sp.vstack([block.counts for block in blocks], format="csr"))
-        sizes, responses = (np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[1:])
-        return SimulatedCells(counts, sizes, responses)
+        return SimulatedCells.join(draw_cells(self, np.full(n_cells, number), seeds))
 
     def save(self, path: Path) -> None:
         """Write the parameters as `.npz`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["reason", "some"]
+__all__ = ["every", "reason", "some"]
 
 
 def some(names: Iterable[object], shown: int = 5) -> str:
@@ -12,6 +12,11 @@ def some(names: Iterable[object], shown: int = 5) -> str:
     listed = [" ".join(str(name).split()) for name in names]
     rest = f", ... ({len(listed):,} in all)" if len(listed) > shown else ""
     return ", ".join(listed[:shown]) + rest
+
+
+def every(names: Iterable[object]) -> str:
+    """All names, or that there are none."""
+    return ", ".join(map(str, names)) or "none"
 
 
 def reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Tables of names, as the HGNC gives them out: all text, several names in a cell separated by `|`."""
+"""Tables of names that come beside a screen or embeddings: guides, cells, accessions, aliases. All text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from histpert.embeddings.wording import reason
 from histpert.errors import InputError
+from histpert.wording import reason
 
-__all__ = ["names_in", "read_name_table"]
+__all__ = ["read_name_table"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -24,7 +24,7 @@ def read_name_table(path: Path, flag: str) -> pd.DataFrame:
         raise InputError(f"{flag} {path} {'is a folder' if path.is_dir() else 'does not exist'}: it takes a table")
     separator = _SEPARATORS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
     if separator is None:
-        raise InputError(f"{flag} {path}: tables of names are read from .csv, .tsv and .txt (tabs), also with .gz")
+        raise InputError(f"{flag} {path}: tables are read from .csv, .tsv and .txt (tabs), also with .gz")
     try:
         # a gene may be called NA
         table = pd.read_csv(
@@ -36,8 +36,3 @@ def read_name_table(path: Path, flag: str) -> pd.DataFrame:
         what = "commas" if separator == "," else "tabs"
         raise InputError(f"{flag} {path}: needs a header, and rows of two columns or more separated by {what}")
     return table
-
-
-def names_in(cell: str) -> list[str]:
-    """The names in a cell."""
-    return [name for name in (part.strip() for part in cell.split("|")) if name]
