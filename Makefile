@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test check bench-loss bench-simulation clean
+.PHONY: help study test check bench-loss bench-reading bench-simulation clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -20,6 +20,9 @@ check: .venv/dev  ## Format, lint and types
 
 bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
 	$(BIN)/python tests/benchmarks/loss.py
+
+bench-reading: .venv/dev  ## Time and memory of reading a screen, beside anndata and scanpy
+	$(BIN)/python tests/benchmarks/reading.py
 
 bench-simulation: .venv/study  ## Time and memory of writing a screen of the published size
 	$(BIN)/python tests/benchmarks/simulation.py

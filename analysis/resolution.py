@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis.summary import OBSERVED, read_sweeps, summarize
 from analysis.tables import TARGETS, left_out, write_tables
+from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import COLORS, MARKERS, Curve, CurveStyle, curve_panels, save_figure
 from histpert.results import METRICS
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
     def draw() -> int:
-        options = tyro.cli(Options, args=arguments, prog="python -m analysis.resolution")
+        options = parsed(Options, args=arguments, prog="python -m analysis.resolution")
         for path in draw_resolution(options.folders, options.out or Path(*options.folders[:1]), options.apart):
             print(path)
         return 0

@@ -16,6 +16,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.tables import BOOKTABS, latex_table, markdown_table, write_texts
+from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
 from histpert.results import SCREEN_SCHEMAS, read_table
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
     def draw() -> int:
-        for path in draw_comparison(tyro.cli(Options, args=arguments, prog="python -m analysis.screens").folder):
+        for path in draw_comparison(parsed(Options, args=arguments, prog="python -m analysis.screens").folder):
             print(path)
         return 0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +15,10 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from histpert.command_line import absolute, parsed
 from histpert.errors import InputError, exit_status
 from histpert.screens.simulation import PRESETS, Preset, Simulation, write_screen
+from histpert.settings import LARGEST_SEED
 
 __all__ = ["main"]
 
@@ -35,13 +39,39 @@ class Simulate:
         """Write the screen, show progress, and name the files."""
         if self.seed < 0:
             raise InputError(f"--seed {self.seed}: must be 0 or more")
-        out = self.out.expanduser().absolute()
+        if self.seed > LARGEST_SEED:
+            raise InputError(f"--seed {self.seed}: must be {LARGEST_SEED:,} or less")
+        out = absolute(self.out)
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             cells = progress.add_task("cells", total=self.simulation.n_cells)
-            paths = write_screen(out, self.seed, self.simulation, lambda n_cells: progress.advance(cells, n_cells))
+            with _interrupts_held() as let_through:
+
+                def advance(n_cells: int) -> None:
+                    progress.advance(cells, n_cells)
+                    let_through()
+
+                paths = write_screen(out, self.seed, self.simulation, advance)
         for path in paths.values():
             print(path)
         return 0
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the function given is called: raised while HDF5 calls back, it would be lost."""
+    held = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: held.append(True))
+
+    def let_through() -> None:
+        if held:
+            raise KeyboardInterrupt
+
+    try:
+        yield let_through
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +88,7 @@ def _command(arguments: list[str]) -> Simulate:
     defaults = {"simulate": Simulate(out=cast("Any", tyro.MISSING), simulation=PRESETS.get(like, Simulation()))}
     descriptions = {name: (type(default).__doc__ or "") for name, default in defaults.items()}
     commands: Any = tyro.extras.subcommand_type_from_defaults(defaults, descriptions=descriptions, prefix_names=False)
-    return tyro.cli(
+    return parsed(
         commands,
         args=arguments,
         prog="histpert",

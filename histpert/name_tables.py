@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from histpert.errors import InputError
-from histpert.wording import reason
+from histpert.wording import reason, some
 
 __all__ = ["read_name_table"]
 
@@ -18,7 +20,8 @@ def read_name_table(path: Path, flag: str) -> pd.DataFrame:
     """All cells as text, empty where they are; `flag` is the option that named the file.
 
     Raises:
-        InputError: The file is missing, of another kind, empty, or has fewer than two columns.
+        InputError: The file is missing, of another kind, empty, has fewer than two columns, or rows longer than its
+            header.
     """
     if not path.is_file():
         raise InputError(f"{flag} {path} {'is a folder' if path.is_dir() else 'does not exist'}: it takes a table")
@@ -26,13 +29,29 @@ def read_name_table(path: Path, flag: str) -> pd.DataFrame:
     if separator is None:
         raise InputError(f"{flag} {path}: tables are read from .csv, .tsv and .txt (tabs), also with .gz")
     try:
-        # a gene may be called NA
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-        )
+        table = _parsed(path, flag, separator)
+    except InputError:
+        raise
     except Exception as error:  # damaged text and damaged gzip raise many kinds
         raise InputError(f"{flag} {path} cannot be read as a table: {reason(error)}") from error
     if table.shape[1] < 2 or table.empty:
         what = "commas" if separator == "," else "tabs"
         raise InputError(f"{flag} {path}: needs a header, and rows of two columns or more separated by {what}")
     return table
+
+
+def _parsed(path: Path, flag: str, separator: str) -> pd.DataFrame:
+    # a gene may be called NA
+    settings: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8-sig"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # that cells are lost
+            return pd.read_csv(path, sep=separator, **settings)
+    except pd.errors.ParserWarning:
+        header = pd.read_csv(path, sep=separator, nrows=0, **settings).columns
+        rows = pd.read_csv(path, sep=separator, header=None, skiprows=1, **settings)
+    if rows.shape[1] == len(header) + 1 and rows.iloc[:, -1].all():  # as R writes tables with row names
+        return rows.set_axis(["row name", *header], axis=1)
+    raise InputError(
+        f"{flag} {path}: line 2 has {rows.shape[1]} cells, and the header names {len(header)} columns ({some(header)})"
+    )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isclose
+from math import inf, isclose
 
 from histpert.errors import InputError
 
-__all__ = ["ModelSettings"]
+__all__ = ["LARGEST_SEED", "ModelSettings"]
+
+LARGEST_SEED = 2**32 - 1
+"""That all generators of random numbers take."""
 
 SMALL_SCREEN = 500
 """Training sets of fewer perturbations get the small network of the paper's Norman screen."""
@@ -52,6 +55,9 @@ class ModelSettings:
         for name, least in (("epochs", 0), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0), ("seed", 0)):
             if not getattr(self, name) >= least:  # NaN is refused too
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {least} or more")
+        for name, most in (("learning_rate", inf), ("weight_decay", inf), ("seed", LARGEST_SEED + 1)):
+            if getattr(self, name) >= most:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be below {most:,}")
         for name in ("dropout", "control_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 up to 1")

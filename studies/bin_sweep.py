@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from analysis.resolution import draw_resolution
 from histpert.errors import InputError
 from histpert.models import METHODS
-from studies.data import prepare
+from studies.data import check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
 from studies.trial import OBSERVED, Job
 
+NAME = "bin_sweep"
 MIN_BINS = 2
+MAX_BINS = 1_000
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class BinSweep(StudyOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.bins or min(self.bins) < MIN_BINS:
-            raise InputError(f"--bins {' '.join(map(str, self.bins))}: a histogram needs {MIN_BINS} bins or more")
+        if not self.bins or min(self.bins) < MIN_BINS or max(self.bins) > MAX_BINS:
+            given = " ".join(map(str, self.bins))
+            raise InputError(f"--bins {given}: give one or more numbers from {MIN_BINS} to {MAX_BINS:,}")
 
 
 def main(options: BinSweep) -> int:
@@ -37,6 +40,7 @@ def main(options: BinSweep) -> int:
     if options.smoke:
         options = replace(options, folds=3, bins=(5, 15), model=replace(options.model, epochs=10))
     bins = sorted(set(options.bins), reverse=True)  # the longest trials first, so that none is left over at the end
+    check_writable(options.out, NAME)
     data = prepare(options, bins)
     jobs = [
         Job(method, n_bins, fold, options.model)
@@ -44,7 +48,7 @@ def main(options: BinSweep) -> int:
         for n_bins in bins
         for fold in range(options.folds)
     ]
-    study = run_study("bin_sweep", options, data, jobs)
+    study = run_study(NAME, options, data, jobs)
     return study.report(draw_resolution([study.folder], study.folder) if study.has_results else [])
 
 

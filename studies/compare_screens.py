@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.screens import draw_comparison
+from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.results import SCREEN_SCHEMAS, write_table
 from histpert.screens import ReadOptions, read_screen
 from histpert.screens.statistics import gene_pair_rows, gene_rows, perturbation_rows
 from studies.data import check_writable
 from studies.options import default_out, run_script
+
+NAME = "compare_screens"
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,22 @@ class CompareScreens:
 
 def main(options: CompareScreens) -> int:
     """Describe both screens and draw them."""
+    out = absolute(options.out, "--out")
+    check_writable(out, NAME)
     screens = [read_screen(options.screen, options.read), read_screen(options.beside)]
     if screens[0].name == screens[1].name:
         raise InputError(f"both screens are called {screens[0].name}: rename one of the files")
-    folder = options.out.expanduser().absolute() / "compare_screens"
-    check_writable(folder)
     for screen in screens:
         print(f"screen {screen.name}", *(f"  {note}" for note in screen.notes), sep="\n", flush=True)
-    rows = {"genes": gene_rows, "perturbations": perturbation_rows, "gene_pairs": gene_pair_rows}
-    for name, schema in SCREEN_SCHEMAS.items():
-        write_table(folder / f"{name}.parquet", [row for screen in screens for row in rows[name](screen)], schema)
+    made = {"genes": gene_rows, "perturbations": perturbation_rows, "gene_pairs": gene_pair_rows}
+    rows = {name: [row for screen in screens for row in made[name](screen)] for name in SCREEN_SCHEMAS}
+    folder = out / NAME
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, schema in SCREEN_SCHEMAS.items():
+            write_table(folder / f"{name}.parquet", rows[name], schema)
+    except OSError as error:
+        raise InputError(f"results cannot be written into {folder} ({error}): name another --out") from error
     figure, _, _, table, _ = draw_comparison(folder)
     print(table.read_text(encoding="utf-8"))
     print(f"figure: {figure}\ntable: {table}")

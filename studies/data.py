@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,7 @@ from histpert.histograms import open_or_build
 from histpert.screens import PRESETS, Screen, assign_folds, read_screen, simulate_screen
 from studies.options import SIMULATED, StudyOptions
 
-__all__ = ["StudyData", "prepare"]
+__all__ = ["StudyData", "check_writable", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,8 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
     Raises:
-        InputError: Anything in the user's input that the study cannot use, or a folder that cannot be written.
+        InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
-    check_writable(options.out)
     screen, embeddings = _screen_and_embeddings(options)
     print(f"screen {screen.name}", flush=True)
     for note in screen.notes:
@@ -73,13 +75,21 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder where it is missing, and see that files can be made there."""
+def check_writable(out: Path, study: str) -> None:
+    """Make the folder of results where it is missing; see that files can be made there, and in what a study has there.
+
+    Raises:
+        InputError: They cannot.
+    """
+    folder = out
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, out / study, *(out / study / inside for inside in ("ledger", "figures", "tables"))):
+            if os.path.lexists(folder):
+                tempfile.TemporaryFile(dir=folder).close()
+        for folder in (out / study).glob("*.parquet"):
+            if folder.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder in the place of a table")
     except OSError as error:
         raise InputError(f"--out {folder} cannot be written ({error.strerror}): name another folder") from error
 

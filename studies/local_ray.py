@@ -71,7 +71,7 @@ def _cluster(address: str) -> Iterator[None]:
 
 def _knock(address: str) -> None:
     """Fail at once where nothing listens; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
+from histpert.command_line import absolute, parsed
 from histpert.embeddings import EmbeddingOptions
 from histpert.errors import InputError, exit_status
 from histpert.screens import ReadOptions
@@ -53,13 +55,13 @@ class StudyOptions:
     def __post_init__(self):
         if self.threads_per_trial < 1:
             raise InputError(f"--threads-per-trial {self.threads_per_trial}: must be 1 or more")
-        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
-            raise InputError(f"--gpus-per-trial {self.gpus_per_trial}: must be 0 or more")
-        object.__setattr__(self, "out", self.out.expanduser().absolute())
-        object.__setattr__(self, "store", (self.store or self.out / "stores").expanduser().absolute())
-        object.__setattr__(self, "embeddings", tuple(path.expanduser().absolute() for path in self.embeddings))
+        if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < inf:
+            raise InputError(f"--gpus-per-trial {self.gpus_per_trial}: must be a number, 0 or more")
+        object.__setattr__(self, "out", absolute(self.out, "--out"))
+        object.__setattr__(self, "store", absolute(self.store or self.out / "stores", "--store"))
+        object.__setattr__(self, "embeddings", tuple(absolute(path, "--embeddings") for path in self.embeddings))
         if self.screen != SIMULATED:
-            object.__setattr__(self, "screen", str(Path(self.screen).expanduser().absolute()))
+            object.__setattr__(self, "screen", str(absolute(self.screen, "--screen")))
 
 
 Options = TypeVar("Options")
@@ -69,7 +71,7 @@ def run_script(options_type: type[Options], main: Callable[[Options], int], desc
     """Read the command line, run the study and leave with its exit status; input that cannot be used ends with 2."""
     sys.exit(
         exit_status(
-            lambda: main(tyro.cli(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,))),
+            lambda: main(parsed(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,))),
             "stopped; the same command goes on with what is missing",
         )
     )

@@ -14,7 +14,7 @@ import histpert
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("histpert", "studies", "analysis")
-FOR_ANALYSIS = ("histpert.results", "histpert.plots", "histpert.errors")
+FOR_ANALYSIS = ("histpert.results", "histpert.plots", "histpert.errors", "histpert.command_line")
 
 
 def files(room: str) -> list[str]:

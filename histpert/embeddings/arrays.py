@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from histpert.embeddings.rows import Rows, gene_names, stacked
 from histpert.errors import InputError
@@ -20,17 +21,24 @@ def read_npz(path: Path) -> Rows:
     """One array of gene names and one of vectors, under any names."""
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+            arrays = {name: _decoded(archive[name]) for name in archive.files}
+    except Exception as error:  # damaged and encrypted archives raise many kinds
         raise InputError(f"{path} cannot be read as .npz: {reason(error)}") from error
     names = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind == "U"]
-    vectors = [array for array in arrays.values() if array.ndim == 2 and array.dtype.kind == "f"]
+    tables = [array for array in arrays.values() if array.ndim == 2 and array.dtype.kind in "fiu"]
+    vectors = [array for array in tables if array.dtype.kind == "f"] or tables
     if len(names) != 1 or len(vectors) != 1 or len(names[0]) != len(vectors[0]):
         found = some(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
         raise InputError(
-            f"{path}: needs one array of gene names and one genes x features array of floats; it has {found}"
+            f"{path}: needs one array of gene names and one genes x features array of numbers; it has {found}"
         )
     return Rows(gene_names(path, names[0].tolist()), vectors[0])
+
+
+def _decoded(array: np.ndarray | bytes) -> np.ndarray:
+    """An array, text of bytes in it decoded; bytes alone are a file of another kind."""
+    array = np.asarray(array)
+    return np.char.decode(array, "utf-8") if array.ndim == 1 and array.dtype.kind == "S" else array
 
 
 def read_hdf5(path: Path) -> Rows:
@@ -48,7 +56,7 @@ def read_hdf5(path: Path) -> Rows:
             _check_one_per_gene(path, datasets)
             genes = gene_names(path, datasets)
             return Rows(genes, stacked(path, genes, (data[...] for data in datasets.values())))
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise InputError(f"{path} cannot be read as .h5: {reason(error)}") from error
 
 
@@ -87,17 +95,28 @@ def _check_one_per_gene(path: Path, datasets: dict) -> None:
 
 def read_h5ad(path: Path) -> Rows:
     """The names of `obs` and the matrix `X`."""
-    import anndata  # noqa: PLC0415 (slow to load, and only these files need it)
+    import h5py  # noqa: PLC0415 (slow to load, and only these files need them)
+    import scipy.sparse as sp  # noqa: PLC0415
+    from anndata.io import read_elem  # noqa: PLC0415
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # names that stand twice are an error of ours
-            data = anndata.read_h5ad(path)
+        with warnings.catch_warnings(), h5py.File(path) as file:
+            warnings.simplefilter("ignore")  # of layouts of before 2020
+            parts: Any = file
+            genes: Any = read_elem(parts["obs"])
+            values: Any = read_elem(parts["X"]) if "X" in parts else None
+            names = genes.index if isinstance(genes, pd.DataFrame) else genes[genes.dtype.names[0]].astype(str)
     except Exception as error:  # anndata and h5py raise many kinds for a file that is not what it should be
         raise InputError(f"{path} cannot be read as .h5ad: {reason(error)}") from error
-    if data.X is None:
+    if values is None:
         raise InputError(f"{path} has no matrix X: it needs one row per gene there, named in obs")
-    vectors = np.asarray(data.X.toarray() if hasattr(data.X, "toarray") else data.X)  # pyright: ignore
-    if vectors.dtype.kind not in "fiu":
-        raise InputError(f"{path}: X holds {vectors.dtype}, where vectors need numbers")
-    return Rows(gene_names(path, data.obs_names), vectors)
+    try:
+        if sp.issparse(values):
+            values.check_format(full_check=True)  # SciPy would write anywhere
+            values = values.toarray()
+    except (ValueError, MemoryError) as error:
+        raise InputError(f"{path}: X is damaged: {reason(error)}") from error
+    vectors = np.asarray(values)
+    if vectors.dtype.kind not in "fiu" or vectors.ndim != 2:
+        raise InputError(f"{path}: X holds {vectors.dtype} of shape {vectors.shape}, where vectors need numbers")
+    return _paired(path, gene_names(path, names), vectors)

@@ -48,7 +48,7 @@ def match_genes(embeddings: GeneEmbeddings, wanted: Sequence[str], aliases: Path
     source_of = {gene: gene for gene in genes if gene in known}
     without = [gene for gene in genes if gene not in known]
     notes: list[str] = []
-    if aliases is not None and without:
+    if aliases is not None:  # read also where nothing is missing: a path that is wrong is told
         source_of |= _replacements(AliasTable.read(aliases), without, known, set(source_of), notes)
     missing = tuple(gene for gene in without if gene not in source_of)
     found = [gene for gene in genes if gene in source_of]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from histpert.command_line import absolute
+
 __all__ = ["EmbeddingOptions"]
 
 
@@ -23,4 +25,4 @@ class EmbeddingOptions:
         for name in ("embedding_ids", "aliases"):
             path = getattr(self, name)
             if path is not None:
-                object.__setattr__(self, name, path.expanduser().absolute())
+                object.__setattr__(self, name, absolute(path, f"--{name.replace('_', '-')}"))

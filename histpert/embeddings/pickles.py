@@ -42,7 +42,7 @@ def read_pickle(path: Path) -> Rows:
         raise InputError(f"{path} holds a {_kind(content)}: it needs a dictionary from gene name to vector")
     for name, vector in content.items():
         if not isinstance(name, str):
-            raise InputError(f"{path}: {str(name)[:40]!r} is a {_kind(name)}, where the dictionary needs gene names")
+            raise InputError(f"{path}: {_short(name)} is a {_kind(name)}, where the dictionary needs gene names")
         if not isinstance(vector, list | tuple | _Array):
             raise InputError(f"{path}: gene {name!r} has a {_kind(vector)}, where it needs a list of numbers")
     genes = gene_names(path, content)
@@ -51,6 +51,11 @@ def read_pickle(path: Path) -> Rows:
 
 def _kind(value: object) -> str:
     return "numpy array" if isinstance(value, _Array) else type(value).__name__
+
+
+def _short(value: object) -> str:
+    """A value in a message; not a container, as a few bytes make tuples of tuples that nobody can print."""
+    return repr(str(value)[:40]) if isinstance(value, str | float) or value in range(-999, 1000) else "an object"
 
 
 def _plain(vector: Any) -> Any:
@@ -74,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: object) -> object:
         """Nothing outside the file is loaded."""
-        raise pickle.UnpicklingError(f"it refers to an object outside the file: {str(pid)[:40]!r}")
+        raise pickle.UnpicklingError(f"it refers to an object outside the file: {_short(pid)}")
 
 
 class _Admitted:
@@ -98,8 +103,8 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, code: str):
-        if code not in _NUMBERS:
-            raise pickle.UnpicklingError(f"it holds an array of type {str(code)[:20]!r}, where vectors need numbers")
+        if not isinstance(code, str) or code not in _NUMBERS:
+            raise pickle.UnpicklingError(f"it holds an array of type {_short(code)}, where vectors need numbers")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any):
@@ -147,7 +152,7 @@ def _scalar(dtype: Any, raw: Any) -> Any:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {str(encoding)[:20]!r}")
+        raise pickle.UnpicklingError(f"it encodes text as {_short(encoding)}")
     return text.encode("latin1")
 
 

@@ -40,6 +40,8 @@ def stacked(path: Path, names: list[str], vectors: Iterable[object]) -> np.ndarr
     rows: list[np.ndarray] = []
     for name, vector in zip(names, vectors, strict=True):
         try:
+            if isinstance(vector, list | tuple) and isinstance(next(iter(vector), 0), list | tuple):
+                raise ValueError  # of nested ones numpy would try all values, which a few bytes can make endless
             row = np.asarray(vector)
         except ValueError:
             raise InputError(f"{path}: the vector of gene {name!r} holds lists, where it needs numbers") from None

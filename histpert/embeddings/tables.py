@@ -23,7 +23,7 @@ def read_parquet(path: Path) -> Rows:
     """A column (or index) of gene names, and a numeric column per feature or one column of lists."""
     try:
         table = pd.read_parquet(path)
-    except (OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # a damaged file raises many kinds
         raise InputError(f"{path} cannot be read as .parquet: {reason(error)}") from error
     numeric = table.select_dtypes("number", exclude="timedelta")
     others = [name for name in table.columns if name not in numeric.columns]

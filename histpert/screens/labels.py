@@ -23,7 +23,7 @@ from histpert.errors import InputError
 from histpert.name_tables import read_name_table
 from histpert.wording import every
 
-__all__ = ["COMBINATION", "Labels", "read_labels"]
+__all__ = ["Labels", "read_labels"]
 
 COLUMNS = ("perturbation", "condition", "target_gene", "target", "gene")
 """Columns of `obs` that are taken for the perturbed gene, in the order tried; the first with control cells counts."""
@@ -34,15 +34,12 @@ CONTROLS = ("control", "ctrl", "non-targeting", "non_targeting", "nontargeting",
 N_PERTURBED = "nperts"
 """Column of `obs` with the number of perturbed genes; where it is more than 1, `_` stands between them."""
 
-COMBINATION = "+"
-"""Stands for the target of a cell with several perturbed genes."""
-
 
 class Labels(NamedTuple):
     """What is perturbed in each cell."""
 
     targets: list[str | None]
-    """Per cell the gene, `""` for control, `COMBINATION` for several genes, None without a label."""
+    """Per cell the gene, `""` for control, None without a label or with several genes."""
     notes: tuple[str, ...]
 
 
@@ -63,7 +60,7 @@ def read_labels(
         InputError: No such column, no control cells in it, or a table of other guides.
     """
     notes = []
-    labels = {name: obs[name].astype(object) for name in _candidates(obs, column, guide_table, path)}
+    labels = {name: _words(obs[name]) for name in _candidates(obs, column, guide_table, path)}
     if guide_table is not None:
         targets = _targets_of_guides(guide_table)
         labels = {name: values.map(targets) for name, values in labels.items()}
@@ -81,15 +78,12 @@ def read_labels(
         notes.append(
             f"targets of guides from {guide_table.name}" + (f"; {n_unknown:,} cells lack one" if n_unknown else "")
         )
-    several = _several(obs, kept)
-    keys = list(zip(values.where(values.notna(), "").astype(str), several.tolist(), strict=True))
-    parts = {key: _parts(*key, controls) for key in set(keys)}
-    found = [parts[key] for key in keys]
-    targets = [
-        None if genes is None else "" if not genes else next(iter(genes)) if len(genes) == 1 else COMBINATION
-        for genes in found
-    ]
-    return Labels(targets, (*notes, *_left_out(found)))
+    codes, words = pd.factorize(values)
+    kinds, kind, n_cells = np.unique(2 * codes + _several(obs, kept), return_inverse=True, return_counts=True)
+    pairs = zip(*(part.tolist() for part in divmod(kinds, 2)), strict=True)
+    genes = [_parts("" if code < 0 else str(words[code]), several == 1, controls) for code, several in pairs]
+    targets = [None if several is None or len(several) > 1 else next(iter(several), "") for several in genes]
+    return Labels(np.array(targets, dtype=object)[kind].tolist(), (*notes, *_left_out(genes, n_cells.tolist())))
 
 
 def _candidates(obs: pd.DataFrame, column: str | None, guide_table: Path | None, path: Path) -> list[str]:
@@ -120,17 +114,24 @@ def _with_control(labels: dict[str, pd.Series], control: str | None, path: Path)
     """The first column with control cells, and what they are called."""
     for name, values in labels.items():
         present = sorted(set(values.dropna().astype(str)))
-        controls = tuple(label for label in present if (label == control if control else label.lower() in CONTROLS))
+        controls = tuple(
+            label for label in present if (label == control if control else label.strip().lower() in CONTROLS)
+        )
         if controls:
             return name, controls
     name, values = next(iter(labels.items()))
     wanted = repr(control) if control else "'control', 'ctrl' or 'non-targeting'"
     counts = values.astype(str)[values.notna()].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    common = ", ".join(counts.index[:5])
+    common = ", ".join(counts.index[:5]) or "none, no cell has a label"
     raise InputError(
         f"{path}: column {name!r} has no control cells labelled {wanted}; name the label with --control-label; "
         f"most common: {common}"
     )
+
+
+def _words(column: pd.Series) -> pd.Series:
+    words = column.astype(object)
+    return words.map(lambda word: word.decode() if isinstance(word, bytes) else word) if len(words) else words
 
 
 def _several(obs: pd.DataFrame, kept: np.ndarray) -> np.ndarray:
@@ -142,20 +143,24 @@ def _several(obs: pd.DataFrame, kept: np.ndarray) -> np.ndarray:
 
 def _parts(label: str, several: bool, controls: Sequence[str]) -> frozenset[str] | None:
     """The perturbed genes of a label, without what stands for control; None without a label."""
-    if not label.strip():
-        return None
     if label in controls:
         return frozenset()
     parts = label.replace("_", "+").split("+") if several else label.split("+")
-    return frozenset(part.strip() for part in parts) - {*controls, ""}
+    named = frozenset(part.strip() for part in parts) - {""}
+    return named - set(controls) if named else None
 
 
-def _left_out(found: Sequence[frozenset[str] | None]) -> list[str]:
+def _left_out(genes: Sequence[frozenset[str] | None], n_cells: Sequence[int]) -> list[str]:
     """A note for each kind of cell that is not used."""
-    notes = []
-    combined = [genes for genes in found if genes is not None and len(genes) > 1]
+    notes, n_unlabelled = [], 0
+    combined: dict[frozenset[str], int] = {}
+    for perturbed, size in zip(genes, n_cells, strict=True):
+        if perturbed is None:
+            n_unlabelled += size
+        elif len(perturbed) > 1:
+            combined[perturbed] = combined.get(perturbed, 0) + size
     if combined:
-        notes.append(f"left out {len(set(combined)):,} combinations of perturbations ({len(combined):,} cells)")
-    if unlabelled := found.count(None):
-        notes.append(f"left out {unlabelled:,} cells without a label")
+        notes.append(f"left out {len(combined):,} combinations of perturbations ({sum(combined.values()):,} cells)")
+    if n_unlabelled:
+        notes.append(f"left out {n_unlabelled:,} cells without a label")
     return notes

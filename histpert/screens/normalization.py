@@ -1,12 +1,13 @@
 """Telling raw counts from log-normalized values, and bringing both to one scale.
 
-Values are passed over twice, on all cores: once to look at them, once to bring the rows into order and onto the scale.
-Most counts are small, and all of a cell share their library size: their logarithms come from a table.
+A matrix is read once, in blocks; each is looked at, taken logarithms of, and put in its place while it is in the cache.
+What only the whole can tell, such as that whole numbers are log-normalized values all the same, is rare, and has the
+matrix read again.
 """
 
 from __future__ import annotations
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numba
 import numpy as np
@@ -14,6 +15,8 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from histpert.errors import InputError
+from histpert.screens.matrices import CellMatrix
+from histpert.threads import in_order
 
 __all__ = ["TARGET_SUM", "log_normalize"]
 
@@ -29,11 +32,13 @@ ODD_SHARE = 0.05
 TABULATED = 16
 """Counts below this have their logarithm looked up."""
 
+FRACTIONS, NEGATIVE, ZEROS, UNORDERED, OUTSIDE = range(5)
+"""What is counted among the values of a cell: stored zeros, entries out of order or stored twice, no such gene, ..."""
+
 
 def log_normalize(
-    values: sp.csr_matrix,
+    matrix: CellMatrix,
     library_size: Float[np.ndarray, "cell"] | None,
-    source: str,
     *,
     rows: Int[np.ndarray, "cell"] | None = None,
     guessed: bool = False,
@@ -43,10 +48,9 @@ def log_normalize(
     Whole numbers only are taken for raw counts.
 
     Args:
-        values: Cells x genes.
+        matrix: Cells x genes.
         library_size: Total count of each cell that is taken, in the order of `rows`; None takes the sum over the genes.
-        source: What to call the matrix in an error.
-        rows: Rows of `values` to take, in this order; default: all.
+        rows: Cells to take, in this order, each once; default: all.
         guessed: The library size is a guess, of no use for values that are log-normalized already, and not taken where
             it is less than the sum over the genes.
 
@@ -55,102 +59,162 @@ def log_normalize(
 
     Raises:
         InputError: NaN, infinite or negative values; values that are neither counts nor log-normalized; a library size
-            for values that are log-normalized already.
+            for values that are log-normalized already; a damaged matrix.
     """
-    rows = np.arange(len(values.indptr) - 1) if rows is None else rows
-    if values.data.dtype.kind == "b" or values.data.dtype.itemsize < 4:
-        values = sp.csr_matrix(values, dtype=np.float32)  # kinds of numbers that compiled code does not know
-    n_genes = int(values.shape[1])  # pyright: ignore[reportOptionalSubscript]
-    n_odd, least, most, n_fractions, n_zeros, n_unordered = _look(values.data, values.indices, values.indptr, rows)
-    if n_odd:
-        raise InputError(f"{source}: {n_odd:,} expression values are NaN or infinite")
-    if n_unordered:
-        values = values.copy()
-        values.sum_duplicates()
-        return log_normalize(values, library_size, source, rows=rows, guessed=guessed)
-    if least < 0:
+    rows = np.arange(matrix.n_cells) if rows is None else rows
+    cells = _gather(matrix, rows, library_size)
+    found = np.any(cells.found, axis=0).tolist()
+    if found[OUTSIDE]:
+        raise InputError(f"{matrix.source} is damaged: it has values of more than its {matrix.n_genes:,} genes")
+    _check_finite(cells, rows, matrix.source)
+    if found[NEGATIVE]:
         raise InputError(
-            f"{source}: expression has negative values (least {least:.3g}): "
+            f"{matrix.source} has negative values (least {cells.expression.data.min():.3g}): "
             "give counts or log-normalized values, not scaled ones"
         )
-    if n_fractions:
-        if most > MAX_LOG_VALUE:
-            raise InputError(
-                f"{source}: values up to {most:.4g} are neither whole counts nor log-normalized: give one of these in X"
-            )
-        if library_size is not None and not guessed:
-            raise InputError(
-                f"{source}: values are log-normalized already, so --library-size-column has no use: leave it out"
-            )
-        note, scale = f"values are log-normalized already (largest {most:.2f})", np.zeros(len(rows))
+    if found[UNORDERED]:
+        plain = _gather(matrix, rows, None, as_they_are=True).expression
+        plain.sum_duplicates()
+        return log_normalize(CellMatrix.of(plain, matrix.source), library_size, guessed=guessed)
+    if found[FRACTIONS]:
+        if (cells.found[np.diff(cells.expression.indptr) > 0, FRACTIONS] == 0).any():
+            cells = _gather(matrix, rows, None, as_they_are=True)
+        note = _check_log_normalized(cells.expression, matrix.source, not_used=library_size is not None and not guessed)
     else:
-        totals = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()[rows]
-        note = (
-            f"raw counts, normalized by {'their sum per cell' if library_size is None else 'the library size column'}"
+        note = "raw counts, normalized by " + (
+            "their sum per cell" if library_size is None else "the library size column"
         )
-        if library_size is not None and guessed and not _may_be_totals(library_size, totals):
-            note, library_size = "raw counts, normalized by their sum per cell: library sizes cannot be that", None
-        scale = TARGET_SUM / np.maximum(totals if library_size is None else library_size, 1e-12)
-    bounds = np.concatenate([[0], np.cumsum(np.diff(values.indptr)[rows], dtype=np.int64)])
-    kind = np.int32 if bounds[-1] < np.iinfo(np.int32).max else np.int64
-    data, indices = np.empty(bounds[-1], dtype=np.float32), np.empty(bounds[-1], dtype=kind)
-    _take(values.data, values.indices, values.indptr, rows, scale, bounds, data, indices)
-    expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), n_genes))
-    if n_zeros:
-        expression.eliminate_zeros()
-    expression.has_canonical_format = True
-    return expression, note
+        if library_size is not None and guessed and not _may_be_totals(library_size, cells.totals):
+            note = "raw counts, normalized by their sum per cell: the column of library sizes cannot be that"
+            cells = _gather(matrix, rows, None)
+    if found[ZEROS]:
+        cells.expression.eliminate_zeros()
+    return cells.expression, note
+
+
+def _check_finite(cells: _Gathered, rows: Int[np.ndarray, "cell"], source: str) -> None:
+    odd = np.flatnonzero(~np.isfinite(cells.totals))
+    if len(odd):
+        raise InputError(
+            f"{source} has NaN or infinite values in {len(odd):,} cells, first in row {rows[odd].min():,} "
+            "(counted from 0); leave them out with --cell-filter, or put in what was measured"
+        )
+
+
+def _check_log_normalized(expression: sp.csr_matrix, source: str, not_used: bool) -> str:
+    most = expression.data.max()
+    if most > MAX_LOG_VALUE:
+        raise InputError(
+            f"{source} has values up to {most:.4g}, which are neither whole counts nor log-normalized: "
+            "give one of these, or name a layer that has them with --layer"
+        )
+    if not_used:
+        raise InputError(f"{source} is log-normalized already, so --library-size-column has no use: leave it out")
+    return f"values are log-normalized already (largest {most:.2f})"
 
 
 def _may_be_totals(library_size: Float[np.ndarray, "cell"], totals: Float[np.ndarray, "cell"]) -> bool:
     """A cell has as many counts as the genes at hand, or more; a few odd cells do not speak against it."""
     usable = (library_size > 0) | (totals == 0)
-    return bool(usable.all() and (library_size >= totals).mean() > 1 - ODD_SHARE)
+    return bool(usable.all() and np.isfinite(library_size).all() and (library_size >= totals).mean() > 1 - ODD_SHARE)
 
 
-@numba.njit(parallel=True, cache=True)
+class _Gathered(NamedTuple):
+    """Cells in the order asked for."""
+
+    expression: sp.csr_matrix
+    totals: Float[np.ndarray, "cell"]
+    """Sum of a cell's values, as they are in the matrix."""
+    found: Int[np.ndarray, "cell 5"]
+
+
+def _gather(
+    matrix: CellMatrix,
+    rows: Int[np.ndarray, "cell"],
+    library_size: Float[np.ndarray, "cell"] | None,
+    as_they_are: bool = False,
+) -> _Gathered:
+    """Put cells in order; take logarithms where a cell has whole numbers only, unless values are wanted as they are."""
+    place = np.full(matrix.n_cells, -1)
+    place[rows] = np.arange(len(rows))
+    matrix = matrix if matrix.row_sizes is not None else matrix.loaded(place >= 0)
+    sizes = np.asarray(matrix.row_sizes)
+    bounds = np.concatenate([[0], np.cumsum(sizes[rows])])
+    kind = np.int32 if bounds[-1] < np.iinfo(np.int32).max else np.int64
+    data, indices = np.empty(bounds[-1], dtype=np.float32), np.empty(bounds[-1], dtype=kind)
+    given = np.zeros(len(rows)) if library_size is None else library_size
+    totals, found = np.zeros(len(rows)), np.zeros((len(rows), 5), dtype=np.int32)
+
+    def put(cells: slice) -> None:
+        block = matrix.read(cells)
+        here = place[cells]
+        _put(*block[1:], here, bounds, matrix.n_genes, given, as_they_are, data, indices, totals, found)
+
+    for _ in in_order(put, matrix.spans):
+        pass
+    expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), matrix.n_genes))
+    expression.has_canonical_format = not found[:, UNORDERED].any()
+    return _Gathered(expression, totals, found)
+
+
+@numba.njit(nogil=True, cache=True)
 @no_type_check
-def _look(data, indices, indptr, rows):
-    """Values that are not finite, extremes, fractions, stored zeros, and entries out of order or stored twice."""
-    n_odd, n_fractions, n_zeros, n_unordered = 0, 0, 0, 0
-    least, most = 0.0, 0.0
-    for number in numba.prange(len(rows)):
-        row_least, row_most, odd, fractions, zeros, unordered = 0.0, 0.0, 0, 0, 0, 0
-        before = -1
-        for entry in range(indptr[rows[number]], indptr[rows[number] + 1]):
-            value = np.float64(data[entry])
-            odd += not np.isfinite(value)
-            fractions += value != np.rint(value)
-            zeros += value == 0
-            unordered += indices[entry] <= before
-            before = indices[entry]
-            row_least = min(row_least, value)
-            row_most = max(row_most, value)
-        least = min(least, row_least)
-        most = max(most, row_most)
-        n_odd += odd
-        n_fractions += fractions
-        n_zeros += zeros
-        n_unordered += unordered
-    return n_odd, least, most, n_fractions, n_zeros, n_unordered
-
-
-@numba.njit(parallel=True, cache=True)
-@no_type_check
-def _take(data, indices, indptr, rows, scale, bounds, to_data, to_indices):
-    """Copy rows in the given order, onto the scale of logarithms where the row's scale is not 0."""
-    for number in numba.prange(len(rows)):
-        start, end, place = indptr[rows[number]], indptr[rows[number] + 1], bounds[number]
-        factor = scale[number]
-        table = np.empty(TABULATED, dtype=np.float32)
+def _put(data, indices, indptr, place, bounds, n_genes, given, as_they_are, to_data, to_indices, totals, found):
+    """Copy the rows of a block to where `place` says, unless it is negative, and say what was found in them."""
+    logarithms = np.empty(TABULATED, dtype=np.float32)
+    for row in range(len(place)):
+        to = place[row]
+        if to < 0 or indptr[row] == indptr[row + 1]:
+            continue
+        values, columns = data[indptr[row] : indptr[row + 1]], indices[indptr[row] : indptr[row + 1]]
+        to_values, to_columns = to_data[bounds[to] : bounds[to + 1]], to_indices[bounds[to] : bounds[to + 1]]
+        _look(values, found[to])
+        for entry in range(len(columns)):
+            to_columns[entry] = columns[entry]
+        _look_at_columns(columns, n_genes, found[to])
+        totals[to] = _total(values)
+        if as_they_are or found[to, FRACTIONS] or found[to, NEGATIVE]:
+            for entry in range(len(values)):
+                to_values[entry] = values[entry]
+            continue
+        factor = TARGET_SUM / max(given[to] if given[to] > 0 else totals[to], 1e-12)
         for count in range(TABULATED):
-            table[count] = np.log1p(count * factor)
-        for entry in range(start, end):
-            value = data[entry]
-            to_indices[place + entry - start] = indices[entry]
-            if factor == 0:
-                to_data[place + entry - start] = value
-            elif value < TABULATED:
-                to_data[place + entry - start] = table[np.int64(value)]
+            logarithms[count] = np.log1p(count * factor)
+        for entry in range(len(values)):
+            value = values[entry]
+            if value < TABULATED:
+                to_values[entry] = logarithms[np.uint8(value)]
             else:
-                to_data[place + entry - start] = np.log1p(np.float64(value) * factor)
+                to_values[entry] = np.log1p(np.float64(value) * factor)
+
+
+@numba.njit(nogil=True)
+@no_type_check
+def _look(values, found):
+    fractions, negative, zeros = np.int32(0), np.int32(0), np.int32(0)
+    for entry in range(len(values)):
+        value = values[entry]
+        fractions += value != np.rint(value)
+        negative += value < 0
+        zeros += value == 0
+    found[FRACTIONS], found[NEGATIVE], found[ZEROS] = fractions, negative, zeros
+
+
+@numba.njit(nogil=True)
+@no_type_check
+def _look_at_columns(columns, n_genes, found):
+    unordered, outside = np.int32(0), np.int32(0)
+    for entry in range(len(columns)):
+        outside += (columns[entry] < 0) | (columns[entry] >= n_genes)
+    for entry in range(len(columns) - 1):
+        unordered += columns[entry + 1] <= columns[entry]
+    found[UNORDERED], found[OUTSIDE] = unordered, outside
+
+
+@numba.njit(nogil=True, fastmath={"reassoc"})  # sums of counts are exact in any order
+@no_type_check
+def _total(values):
+    total = 0.0
+    for entry in range(len(values)):
+        total += values[entry]
+    return total

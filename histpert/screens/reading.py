@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
+from histpert.command_line import absolute
 from histpert.errors import InputError
+from histpert.screens.cell_filter import filtered_cells
 from histpert.screens.files import open_screen_file
-from histpert.screens.labels import COMBINATION, read_labels
+from histpert.screens.labels import read_labels
 from histpert.screens.normalization import log_normalize
 from histpert.screens.screen import Screen, group_rows
 from histpert.wording import every, some
@@ -53,7 +54,7 @@ class ReadOptions:
         for name in ("guide_table", "cell_table"):
             path = getattr(self, name)
             if path is not None:
-                object.__setattr__(self, name, path.expanduser().absolute())
+                object.__setattr__(self, name, absolute(path, f"--{name.replace('_', '-')}"))
 
 
 def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
@@ -72,21 +73,26 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     """
     options = options or ReadOptions()
     path = Path(path)
-    file = open_screen_file(path, options.layer, options.gene_column, options.cell_table)
-    kept = _filtered_cells(file.obs, options.cell_filter, path)
-    labels = read_labels(file.obs, kept, options.perturbation_column, options.control_label, options.guide_table, path)
+    with open_screen_file(path, options.layer, options.gene_column, options.cell_table) as file:
+        kept = filtered_cells(file.obs, options.cell_filter, path)
+        labels = read_labels(
+            file.obs, kept, options.perturbation_column, options.control_label, options.guide_table, path
+        )
+        library_size = _library_size(file.obs.iloc[kept], options.library_size_column, path)
+        groups = group_rows(labels.targets, str(path))
+        expression, scale = log_normalize(
+            file.matrix,
+            None if library_size is None else library_size[groups.rows],
+            rows=kept[groups.rows],
+            guessed=options.library_size_column is None,
+        )
+        if not expression.nnz:
+            raise InputError(
+                f"{file.matrix.source}: all values are 0 in the cells that are used; name a layer with --layer"
+            )
     notes = [*file.notes, *labels.notes]
     if len(kept) < len(file.obs):
         notes.append(f"cell filter keeps {len(kept):,} of {len(file.obs):,} cells")
-    library_size = _library_size(file.obs.iloc[kept], options.library_size_column, path)
-    groups = group_rows([None if target == COMBINATION else target for target in labels.targets], path.stem)
-    expression, scale = log_normalize(
-        sp.csr_matrix(file.values),
-        None if library_size is None else library_size[groups.rows],
-        str(path),
-        rows=kept[groups.rows],
-        guessed=options.library_size_column is None,
-    )
     screen = Screen(path.stem, expression, file.genes, groups.perturbations, groups.start, (*notes, scale))
     return _detected_genes(screen.with_notes(*_oddities(screen)), options.min_control_detection)
 
@@ -106,24 +112,6 @@ def _oddities(screen: Screen) -> list[str]:
     return notes
 
 
-def _filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np.ndarray:
-    """Row numbers of the cells that the filter keeps."""
-    if expression is None:
-        return np.arange(len(obs))
-    try:
-        passes = obs.eval(expression)
-    except Exception as error:  # pandas passes on whatever the expression raises
-        raise InputError(f"--cell-filter {expression!r}: {error}; columns of obs in {path}: {every(obs)}") from error
-    if not (isinstance(passes, pd.Series) and pd.api.types.is_bool_dtype(passes)):
-        raise InputError(
-            f"--cell-filter {expression!r} is not true or false per cell: write a comparison, as in 'n_umi > 500'"
-        )
-    kept = np.flatnonzero(passes.fillna(False))
-    if not len(kept):
-        raise InputError(f"--cell-filter {expression!r} keeps none of the {len(obs):,} cells of {path}")
-    return kept
-
-
 def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarray | None:
     """Total counts: of the named column, or of one that may be it; whether a guess can be is seen beside the counts."""
     guessed, column = column is None, column or LIBRARY_SIZE
@@ -132,9 +120,10 @@ def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarr
     if column not in obs:
         raise InputError(f"{path} has no column {column!r} in obs (--library-size-column); columns there: {every(obs)}")
     sizes = pd.to_numeric(obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if not guessed and not (sizes > 0).all():
+    odd = ~((sizes > 0) & np.isfinite(sizes))
+    if not guessed and odd.any():
         raise InputError(
-            f"{path}: column {column!r} is not a positive number for {np.sum(~(sizes > 0)):,} cells; "
+            f"{path}: column {column!r} is not a positive number for {odd.sum():,} cells; "
             "filter them or name another column"
         )
     return sizes

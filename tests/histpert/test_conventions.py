@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from histpert.errors import InputError
 from histpert.screens import ReadOptions, group_cells, read_screen
+from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import log_normalize
 
 GENES = [f"GENE{number}" for number in range(12)]
@@ -23,7 +24,7 @@ COUNTS = np.random.default_rng(0).poisson(1.5, (len(TARGETS), len(GENES))).astyp
 
 def expected():
     single = [target if not isinstance(target, tuple) else None for target in TARGETS]
-    return group_cells(log_normalize(sp.csr_matrix(COUNTS), None, "counts")[0], single, GENES, "expected")
+    return group_cells(log_normalize(CellMatrix.of(COUNTS), None)[0], single, GENES, "expected")
 
 
 def labels(control, several="{0}+{1}", single="{0}", unknown=None):

@@ -205,6 +205,7 @@ TRICKS = {
     "text": (b"gene,1,2\n", "cannot be read as a pickle"),
     "a list of vectors": (pickle.dumps(VECTORS.tolist()), "holds a list"),
     "an array": (pickle.dumps(VECTORS), "holds a numpy array"),
+    "names that are tuples": (pickle.dumps({(1, 2): [1.0]}), "an object is a tuple"),
     "names that are numbers": (pickle.dumps({1: [1.0], 2: [3.0]}), "'1' is a int"),
     "text for a vector": (pickle.dumps({"A": [1.0], "B": "abc"}), "'B' has a str"),
     "none for a vector": (pickle.dumps({"A": [1.0], "B": None}), "'B' has a NoneType"),

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from histpert.errors import InputError
 from histpert.screens import ReadOptions, read_screen
+from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import log_normalize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some cells have zero counts")
@@ -46,7 +47,7 @@ def test_counts_of_a_file_are_normalized_as_scanpy_does(tmp_path):
 @settings(deadline=None)
 @given(hnp.arrays(np.int64, (4, 3), elements=st.integers(0, 100_000)))
 def test_any_counts_are_normalized_as_scanpy_does(counts):
-    expression, _ = log_normalize(sp.csr_matrix(counts), None, "counts")
+    expression, _ = log_normalize(CellMatrix.of(sp.csr_matrix(counts)), None)
     np.testing.assert_allclose(expression.toarray(), scanpy_says(counts), rtol=1e-6)
     assert expression.nnz == np.count_nonzero(counts)
 
@@ -148,8 +149,8 @@ def test_log_normalized_values_are_kept(tmp_path, dtype):
 
 
 def test_normalizing_what_was_normalized_changes_nothing():
-    once, _ = log_normalize(sp.csr_matrix(COUNTS), None, "counts")
-    twice, _ = log_normalize(once, None, "expression")
+    once, _ = log_normalize(CellMatrix.of(sp.csr_matrix(COUNTS)), None)
+    twice, _ = log_normalize(CellMatrix.of(once), None)
     np.testing.assert_array_equal(twice.toarray(), once.toarray())
 
 

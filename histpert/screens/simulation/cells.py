@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
 
+from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import TARGET_SUM, log_normalize
 from histpert.screens.simulation.parameters import ScreenParameters
+from histpert.threads import in_order
 
 __all__ = ["PARAMETERS", "SAMPLE", "SCREEN", "SimulatedCells", "assign_cells", "draw_cells"]
 
@@ -37,7 +35,7 @@ class SimulatedCells(NamedTuple):
 
     def expression(self) -> sp.csr_matrix:
         """`log1p(count / library size * 10,000)`, float32."""
-        return log_normalize(self.counts, self.library_size.astype(np.float64), "simulated counts")[0]
+        return log_normalize(CellMatrix.of(self.counts), self.library_size.astype(np.float64))[0]
 
     @staticmethod
     def join(blocks: Iterable[SimulatedCells]) -> SimulatedCells:
@@ -82,14 +80,9 @@ def draw_cells(
     depend on the number of threads.
     """
     n_rows = max(1, BLOCK_VALUES // len(parameters.genes))
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     starts = range(0, len(group), n_rows)
     work = ((group[start : start + n_rows], np.random.default_rng(seeds.spawn(1)[0])) for start in starts)
-    with ThreadPoolExecutor(n_threads) as pool:
-        running = deque(pool.submit(_draw_block, parameters, *task) for task in islice(work, n_threads + 1))
-        while running:
-            yield running.popleft().result()
-            running.extend(pool.submit(_draw_block, parameters, *task) for task in islice(work, 1))
+    yield from in_order(lambda task: _draw_block(parameters, *task), work)
 
 
 def _draw_block(

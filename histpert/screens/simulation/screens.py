@@ -115,24 +115,26 @@ def write_screen(
 
 
 class _Sink(io.FileIO):
-    """A file that keeps its first error to itself and takes no more: HDF5 crashes where it cannot write on closing."""
+    """A file that keeps its first error, or an interrupt, to itself and takes no more from then on.
 
-    error: OSError | None = None
+    HDF5 crashes where it cannot write on closing, and loses what a call of its own raises.
+    """
+
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
-        size = len(left)
         try:
+            left = memoryview(data).cast("B")
             while self.error is None and len(left):
                 left = left[super().write(left) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
-        return size
+        return memoryview(data).nbytes
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size) if self.error is None else size or 0
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             return size or 0
 
