@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test check bench-loss bench-reading bench-simulation clean
+.PHONY: help study test check bench-loss bench-reading bench-simulation bench-store clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -26,6 +26,9 @@ bench-reading: .venv/dev  ## Time and memory of reading a screen, beside anndata
 
 bench-simulation: .venv/study  ## Time and memory of writing a screen of the published size
 	$(BIN)/python tests/benchmarks/simulation.py
+
+bench-store: .venv/dev  ## Time, size and memory of the histogram store, beside what one would do without it
+	$(BIN)/python tests/benchmarks/store.py
 
 clean:  ## Remove the virtual environment (results stay)
 	rm -rf .venv
