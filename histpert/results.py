@@ -10,7 +10,8 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
     "write_atomically",
     "write_json",
     "write_table",
+    "written_atomically",
 ]
 
 
@@ -148,16 +150,23 @@ SCREEN_SCHEMAS: Mapping[str, pa.Schema] = {
 """Tables that describe screens: control cells gene by gene, perturbations, and pairs of genes in control cells."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it into place; on failure nothing changes."""
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """A file beside `path` to fill, which is renamed into place at the end; on failure nothing changes."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        write(beside)
+        yield beside
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it into place; on failure nothing changes."""
+    with written_atomically(path) as beside:
+        write(beside)
 
 
 def write_json(path: Path, content: Any) -> None:

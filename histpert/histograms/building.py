@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +16,19 @@ from filelock import FileLock
 from jaxtyping import Int
 
 from histpert.errors import InputError
-from histpert.histograms.counting import GroupMoments, count_groups, group_moments
+from histpert.histograms.counting import GroupMoments, counter, group_moments, no_counts
 from histpert.histograms.edges import bin_edges
 from histpert.histograms.store import (
     FORMAT,
     REFERENCE_BINS,
     HistogramStore,
+    Ranges,
     checksum,
-    overall_range,
     read_manifest,
-    training_range,
 )
-from histpert.results import write_atomically, write_json
+from histpert.results import write_json, written_atomically
 from histpert.screens.screen import Screen
+from histpert.threads import for_each
 
 __all__ = ["open_or_build"]
 
@@ -73,10 +75,14 @@ def _build(
     path: Path, screen: Screen, fingerprint: str, folds: Int[np.ndarray, "perturbation"], bin_counts: Sequence[int]
 ) -> None:
     """Write moments and counts, and last the manifest that makes them visible."""
-    moments = group_moments(screen.expression, screen.group_start)
-    files = (read_manifest(path) or {"files": {}})["files"] or _write_shared(path, screen, moments)
-    for n_bins in bin_counts:
-        files |= _write_counts(path, screen, moments, folds, n_bins)
+    files = (read_manifest(path) or {"files": {}})["files"]
+    moments = HistogramStore(path).moments if files else group_moments(screen.expression, screen.group_start)
+    ranges = Ranges.of(moments, folds)
+    wanted = {f"counts_B{n_bins}.arrow": (ranges, n_bins) for n_bins in bin_counts}
+    if not files:
+        files = _write_moments(path, screen, moments)
+        wanted["reference.arrow"] = (Ranges(*(part[: len(screen.genes)] for part in ranges)), REFERENCE_BINS)
+    files = files | _write_counts(path, screen, wanted)
     write_json(
         path / "manifest.json",
         {
@@ -92,58 +98,69 @@ def _build(
     )
 
 
-def _write_shared(path: Path, screen: Screen, moments: GroupMoments) -> dict[str, dict[str, Any]]:
-    """The files that do not depend on folds and bin counts."""
+def _write_moments(path: Path, screen: Screen, moments: GroupMoments) -> dict[str, dict[str, Any]]:
     sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
     extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
-    columns = {"n_cells": moments.n_cells, **sums, **extremes}
-    edges = bin_edges(*overall_range(moments), REFERENCE_BINS)
-    reference = count_groups(screen.expression, screen.group_start, edges).in_bin.astype(_count_type(moments))
-    return _write(path / "moments.arrow", screen, columns) | _write(
-        path / "reference.arrow", screen, {"counts": reference}
-    )
+    file = path / "moments.arrow"
+    with written_atomically(file) as beside:
+        _write(beside, screen, {"n_cells": moments.n_cells, **sums, **extremes})
+    return {file.name: checksum(file)}
 
 
-def _write_counts(
-    path: Path, screen: Screen, moments: GroupMoments, folds: Int[np.ndarray, "perturbation"], n_bins: int
-) -> dict[str, dict[str, Any]]:
-    """The base array of a bin count, and the overrides of each fold."""
-    overall = overall_range(moments)
-    base = count_groups(screen.expression, screen.group_start, bin_edges(*overall, n_bins))
-    dtype = _count_type(moments)
-    files = _write(path / f"counts_B{n_bins}.arrow", screen, {"counts": base.in_bin.astype(dtype)})
-    for fold in np.unique(folds).tolist():
-        low, high = training_range(moments, folds, fold)
-        genes = np.flatnonzero((low != overall[0]) | (high != overall[1]))
-        if not len(genes):
-            genes = np.array([0])  # Arrow has no lists of length 0, and any gene may be counted again
-        edges = bin_edges(low[genes], high[genes], n_bins)
-        counts = count_groups(screen.expression, screen.group_start, edges, genes)
-        arrays = {"counts": counts.in_bin.astype(dtype), "outside": counts.outside}
-        files |= _write(path / f"counts_B{n_bins}_fold{fold}.arrow", screen, arrays, genes)
-    return files
+def _write_counts(path: Path, screen: Screen, wanted: dict[str, tuple[Ranges, int]]) -> dict[str, dict[str, Any]]:
+    """Count each group on all ranges and bin counts while its cells are in the cache, and write it to its place."""
+    with ExitStack() as stack:
+        files = []
+        for name, (ranges, n_bins) in wanted.items():
+            beside = stack.enter_context(written_atomically(path / name))
+            edges = bin_edges(ranges.minimum, ranges.maximum, n_bins)
+            zeros = no_counts(len(screen.n_cells), edges, _count_type(screen.n_cells))
+            n_genes = len(screen.genes)  # no cell is outside a gene's range over all cells
+            outside = {"outside": zeros.outside[:, n_genes:]} if len(ranges.gene) > n_genes else {}
+            _write(beside, screen, {"counts": zeros.in_bin, **outside})
+            columns = stack.enter_context(_columns_of(beside))
+            files.append((edges, counter(screen.expression, edges, ranges.gene), columns))
+
+        def count(group: int) -> None:
+            for edges, add, write in files:
+                counts = no_counts(1, edges, _count_type(screen.n_cells))
+                add(screen.group_start[group : group + 2], counts)
+                write("counts", group, counts.in_bin)
+                write("outside", group, counts.outside[:, len(screen.genes) :])
+
+        for_each(count, range(len(screen.n_cells)))
+    return {name: checksum(path / name) for name in wanted}
 
 
-def _count_type(moments: GroupMoments) -> type[np.signedinteger]:
+def _count_type(n_cells: Int[np.ndarray, "group"]) -> type[np.signedinteger]:
     """The smallest integer that holds any count and that torch can calculate with."""
-    return np.int16 if moments.n_cells.max() <= np.iinfo(np.int16).max else np.int32
+    return np.int16 if n_cells.max() <= np.iinfo(np.int16).max else np.int32
 
 
-def _write(
-    path: Path, screen: Screen, arrays: dict[str, np.ndarray], genes: np.ndarray | None = None
-) -> dict[str, dict[str, Any]]:
-    """Write arrays with a row per group; returns the manifest's entry of the file."""
+def _write(path: Path, screen: Screen, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays with a row per group."""
     columns: dict[str, pa.Array] = {"perturbation": pa.array(["control", *screen.perturbations])}
     for name, array in arrays.items():
         values = pa.array(array.reshape(-1))
         columns[name] = values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array[0].size)
     table = pa.table(columns)
-    if genes is not None:
-        table = table.replace_schema_metadata({"genes": json.dumps(genes.tolist())})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
 
-    def write(beside: Path) -> None:
-        with pa.ipc.new_file(str(beside), table.schema) as writer:
-            writer.write_table(table)
 
-    write_atomically(path, write)
-    return {path.name: checksum(path)}
+@contextmanager
+def _columns_of(path: Path) -> Iterator[Callable[[str, int, np.ndarray], None]]:
+    """What writes one row of a column of lists, in place of the zeros there: the whole would not fit into memory."""
+    with pa.memory_map(str(path)) as mapped:
+        start, table = mapped.read_buffer().address, pa.ipc.open_file(mapped).read_all()
+        lists = {name: cast("pa.FixedSizeListArray", table[name].chunk(0)) for name in table.column_names[1:]}
+        values = {name: column.values for name, column in lists.items()}
+        offset = {name: cast("pa.Buffer", array.buffers()[1]).address - start for name, array in values.items()}
+    with path.open("r+b", buffering=0) as file:
+
+        def write(column: str, row: int, values: np.ndarray) -> None:
+            place = offset[column] + row * values.nbytes if values.size else 0
+            if os.pwrite(file.fileno(), np.ascontiguousarray(values).data, place) < values.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        yield write

@@ -6,9 +6,7 @@ less its nonzeros. Shards are row ranges of one screen; counts of shards add up,
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
@@ -20,8 +18,13 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from histpert.histograms.edges import BinEdges
+from histpert.threads import for_each
 
-__all__ = ["Counts", "GroupMoments", "count_groups", "count_shard", "group_moments", "merge"]
+__all__ = ["Counts", "GroupMoments", "count_groups", "count_shard", "counter", "group_moments", "merge", "no_counts"]
+
+
+N_PARTS = 64
+"""Ranges of groups that are shared out among threads."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,12 @@ class Counts:
     """Cells per bin.
 
     Attributes:
-        in_bin: Cells of each group in each gene's bins; a cell outside the range is in the nearest edge bin.
+        in_bin: Cells of each group in each range's bins; a cell outside the range is in the nearest edge bin.
         outside: Cells outside the range.
     """
 
-    in_bin: Int[np.ndarray, "group gene bin"]
-    outside: Int[np.ndarray, "group gene"]
+    in_bin: Int[np.ndarray, "group range bin"]
+    outside: Int[np.ndarray, "group range"]
 
 
 @dataclass(frozen=True)
@@ -77,30 +80,42 @@ def _bin_of(value, lower, width, n_bins):
 
 @numba.njit(nogil=True, cache=True)
 @no_type_check
-def _count_rows(data, indices, indptr, group_start, slot, lower, width, in_bin, outside):
-    """Fill `in_bin` and `outside` for the groups whose rows are given; `slot` is a gene's place in them, or -1."""
+def _count_rows(data, indices, indptr, group_start, first_range, next_range, scale, edges, in_bin, outside):
+    """Fill `in_bin` and `outside` for the groups whose rows are given.
+
+    A gene's ranges are `first_range[gene]`, then `next_range` of it, until -1. `scale` has a range's lower edge, the
+    inverse of its width, and how near to an edge a quotient must be for rounding to matter; `edges` lower and width.
+    """
     n_bins = in_bin.shape[2]
     for group in range(group_start.size - 1):
         first, last = group_start[group], group_start[group + 1]
+        table, beyond = in_bin[group], outside[group]
         for place in range(indptr[first], indptr[last]):
-            gene = slot[indices[place]]
             value = np.float64(data[place])
-            if gene < 0 or value == 0.0:
+            if value == 0.0:
                 continue
-            number = _bin_of(value, lower[gene], width[gene], n_bins)
-            if number < 0 or number == n_bins:
-                outside[group, gene] += 1
-                number = min(max(number, 0), n_bins - 1)
-            in_bin[group, gene, number] += 1
-        for gene in range(in_bin.shape[1]):
+            which = first_range[indices[place]]
+            while which >= 0:
+                quotient = (value - scale[which, 0]) * scale[which, 1]
+                number = np.int64(quotient)
+                rest, near = quotient - number, scale[which, 2]
+                if rest < near or rest > 1.0 - near or number >= n_bins:
+                    number = _bin_of(value, edges[which, 0], edges[which, 1], n_bins)
+                    if number < 0 or number == n_bins:
+                        beyond[which] += 1
+                        number = min(max(number, 0), n_bins - 1)
+                table[which, number] += 1
+                which = next_range[which]
+        for which in range(table.shape[0]):
             zeros = last - first
             for number in range(n_bins):
-                zeros -= in_bin[group, gene, number]
-            number = _bin_of(0.0, lower[gene], width[gene], n_bins)
-            if number < 0 or number == n_bins:
-                outside[group, gene] += zeros
-                number = min(max(number, 0), n_bins - 1)
-            in_bin[group, gene, number] += zeros
+                zeros -= table[which, number]
+            if zeros > 0:
+                number = _bin_of(0.0, edges[which, 0], edges[which, 1], n_bins)
+                if number < 0 or number == n_bins:
+                    beyond[which] += zeros
+                    number = min(max(number, 0), n_bins - 1)
+                table[which, number] += zeros
 
 
 @numba.njit(nogil=True, cache=True)
@@ -130,7 +145,8 @@ def count_shard(
     expression: sp.csr_matrix,
     group_start: Int[np.ndarray, "bound"],
     edges: BinEdges,
-    genes: Int[np.ndarray, "gene"] | None = None,
+    genes: Int[np.ndarray, "range"] | None = None,
+    dtype: type[np.signedinteger] = np.int32,
 ) -> Counts:
     """Count the cells of one shard.
 
@@ -138,30 +154,41 @@ def count_shard(
         expression: Cells x genes, CSR without duplicate entries; stored zeros are allowed.
         group_start: First row of each group and the row after the last; a group may be empty, and rows before the first
             group and after the last are passed over.
-        edges: Edges of the genes to count.
-        genes: Columns to count, as many as `edges` has; all of them by default.
+        edges: Edges of each range that is counted on.
+        genes: The gene of each range, which may have several; by default each gene has one.
+        dtype: Type of the counts.
 
     Returns:
-        Counts per group, gene of `edges`, and bin, int32.
+        Counts per group, range of `edges`, and bin.
     """
-    n_genes = _n_genes(expression)
-    columns = np.arange(n_genes) if genes is None else genes
-    slot = np.full(n_genes, -1, dtype=np.int64)
-    slot[columns] = np.arange(len(columns))
-    shape = (len(group_start) - 1, len(columns))
-    counts = Counts(np.zeros((*shape, edges.n_bins), dtype=np.int32), np.zeros(shape, dtype=np.int32))
-    _count_rows(
-        expression.data,
-        expression.indices,
-        expression.indptr.astype(np.int64),
-        np.asarray(group_start, dtype=np.int64),
-        slot,
-        edges.lower,
-        edges.width,
-        counts.in_bin,
-        counts.outside,
-    )
+    counts = no_counts(len(group_start) - 1, edges, dtype)
+    counter(expression, edges, genes)(group_start, counts)
     return counts
+
+
+def no_counts(n_groups: int, edges: BinEdges, dtype: type[np.signedinteger]) -> Counts:
+    """Counts of 0."""
+    shape = (n_groups, len(edges.lower))
+    return Counts(np.zeros((*shape, edges.n_bins), dtype=dtype), np.zeros(shape, dtype=np.int32))
+
+
+def counter(
+    expression: sp.csr_matrix, edges: BinEdges, genes: Int[np.ndarray, "range"] | None
+) -> Callable[[Int[np.ndarray, "bound"], Counts], None]:
+    """What adds the cells of groups, given as for `count_shard`, to counts of 0."""
+    n_genes = _n_genes(expression)
+    first, following = np.full(n_genes, -1, dtype=np.int32), np.full(len(edges.lower), -1, dtype=np.int32)
+    for which, gene in reversed(list(enumerate(range(n_genes) if genes is None else genes.tolist()))):
+        first[gene], following[which] = which, first[gene]
+    rounding = 1e-15 * (np.abs(edges.lower) / edges.width + edges.n_bins)
+    scale = np.stack([edges.lower, 1 / edges.width, 1e-9 + rounding], axis=1)
+    ranges = first, following, scale, np.stack([edges.lower, edges.width], axis=1)
+    rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
+
+    def add(group_start: Int[np.ndarray, "bound"], counts: Counts) -> None:
+        _count_rows(*rows, np.asarray(group_start, dtype=np.int64), *ranges, counts.in_bin, counts.outside)
+
+    return add
 
 
 def merge(shards: Iterable[Counts]) -> Counts:
@@ -173,13 +200,18 @@ def count_groups(
     expression: sp.csr_matrix,
     group_start: Int[np.ndarray, "bound"],
     edges: BinEdges,
-    genes: Int[np.ndarray, "gene"] | None = None,
+    genes: Int[np.ndarray, "range"] | None = None,
+    dtype: type[np.signedinteger] = np.int32,
 ) -> Counts:
-    """Like `count_shard`, on all cores: whole groups are shared out, so that the parts are laid side by side."""
-    parts = _in_threads(
-        lambda groups: count_shard(expression, group_start[groups.start : groups.stop + 1], edges, genes), group_start
-    )
-    return Counts(np.concatenate([part.in_bin for part in parts]), np.concatenate([part.outside for part in parts]))
+    """Like `count_shard`, on all cores: whole groups are shared out."""
+    counts, add = no_counts(len(group_start) - 1, edges, dtype), counter(expression, edges, genes)
+
+    def add_groups(groups: slice) -> None:
+        bounds = group_start[groups.start : groups.stop + 1]
+        add(bounds, Counts(counts.in_bin[groups], counts.outside[groups]))
+
+    _in_threads(add_groups, group_start)
+    return counts
 
 
 def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound"]) -> GroupMoments:
@@ -217,11 +249,8 @@ def _n_genes(expression: sp.csr_matrix) -> int:
     return expression.shape[1]  # pyright: ignore[reportOptionalSubscript]
 
 
-def _in_threads(work, group_start: Int[np.ndarray, "bound"]) -> list:
-    """Call `work` with ranges of groups of about equal numbers of cells; the results in order."""
-    n_parts = 4 * (os.cpu_count() or 1)
-    bounds = np.searchsorted(group_start, np.linspace(0, group_start[-1], n_parts + 1))
+def _in_threads(work: Callable[[slice], object], group_start: Int[np.ndarray, "bound"]) -> None:
+    """Call `work` with ranges of groups of about equal numbers of cells."""
+    bounds = np.searchsorted(group_start, np.linspace(0, group_start[-1], N_PARTS + 1))
     bounds[0], bounds[-1] = 0, len(group_start) - 1
-    pieces: Sequence[slice] = [slice(int(a), int(b)) for a, b in pairwise(bounds) if b > a]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, pieces))
+    for_each(work, [slice(int(first), int(end)) for first, end in pairwise(bounds) if end > first])

@@ -2,8 +2,8 @@
 
 A folder named by content holds uncompressed Arrow files and `manifest.json`, which is written last and names every file
 with its checksum. A gene has the same range in every fold that holds out none of its extreme cells, so each bin count
-has one base array, counted on the range over all cells, and per fold the counts of the genes whose training range
-differs ("overrides"). Adding a bin count later adds files.
+is counted on the range over all cells, and once more per fold in which its training range differs. Adding a bin count
+later adds a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +28,14 @@ __all__ = [
     "REFERENCE_BINS",
     "FoldCounts",
     "HistogramStore",
+    "Ranges",
     "checksum",
     "overall_range",
     "read_manifest",
     "training_range",
 ]
 
-FORMAT = 1
+FORMAT = 2
 
 REFERENCE_BINS = 32
 """Bins of the reference that scores of cells are taken from, the same for all bin counts and folds.
@@ -110,21 +111,23 @@ class HistogramStore:
         )
 
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
-        """Counts of one fold at one bin count, gathered from the base array and the fold's overrides."""
+        """Counts of one fold at one bin count, on each gene's range in training."""
         held_out = self.folds == fold
-        counts = self._counts(f"counts_B{n_bins}.arrow", n_bins)
-        override = self._table(f"counts_B{n_bins}_fold{fold}.arrow")
-        genes = _override_genes(override)
-        replaced = _array(override, "counts").reshape(len(counts), len(genes), n_bins)
+        table = self._table(f"counts_B{n_bins}.arrow")
+        ranges = Ranges.of(self.moments, self.folds)
+        counts = _array(table, "counts").reshape(len(self.perturbations) + 1, len(ranges.gene), n_bins)
+        here = ranges.fold == fold
+        genes, numbers = ranges.gene[here], np.flatnonzero(here)
 
         def gather(groups: np.ndarray) -> np.ndarray:
-            gathered = counts[groups]
-            gathered[:, genes] = replaced[groups]
+            gathered = counts[groups, : len(self.genes)]
+            gathered[:, genes] = counts[groups[:, None], numbers]
             return gathered
 
         rows = {kind: np.flatnonzero(mask) for kind, mask in (("training", ~held_out), ("held_out", held_out))}
         outside = np.zeros((len(rows["held_out"]), len(self.genes)), dtype=np.int32)
-        outside[:, genes] = _array(override, "outside")[rows["held_out"] + 1]
+        if len(genes):
+            outside[:, genes] = _array(table, "outside")[rows["held_out"][:, None] + 1, numbers - len(self.genes)]
         return FoldCounts(
             edges=bin_edges(*training_range(self.moments, self.folds, fold), n_bins),
             training=rows["training"],
@@ -133,13 +136,14 @@ class HistogramStore:
             training_counts=gather(rows["training"] + 1),
             held_out_counts=gather(rows["held_out"] + 1),
             held_out_outside=outside,
-            held_out_reference=self._counts("reference.arrow", REFERENCE_BINS)[rows["held_out"] + 1],
+            held_out_reference=self._reference()[rows["held_out"] + 1],
             reference_centers=bin_edges(*overall_range(self.moments), REFERENCE_BINS).centers,
         )
 
-    def _counts(self, name: str, n_bins: int) -> Int[np.ndarray, "group gene bin"]:
-        """Counts of all groups, a view of the mapped file."""
-        return _array(self._table(name), "counts").reshape(len(self.perturbations) + 1, len(self.genes), n_bins)
+    def _reference(self) -> Int[np.ndarray, "group gene bin"]:
+        """Counts of all groups on the reference's bins, a view of the mapped file."""
+        counts = _array(self._table("reference.arrow"), "counts")
+        return counts.reshape(len(counts), len(self.genes), REFERENCE_BINS)
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""
@@ -153,6 +157,28 @@ class HistogramStore:
                 )
             self._tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         return self._tables[name]
+
+
+class Ranges(NamedTuple):
+    """What counts are taken on: genes' ranges over all cells, and those of folds in which a gene has another."""
+
+    gene: Int[np.ndarray, "range"]
+    """All genes in order, then those of the folds."""
+    fold: Int[np.ndarray, "range"]
+    """The fold, in order; -1 for all cells."""
+    minimum: Float[np.ndarray, "range"]
+    maximum: Float[np.ndarray, "range"]
+
+    @staticmethod
+    def of(moments: GroupMoments, folds: Int[np.ndarray, "perturbation"]) -> Ranges:
+        """The ranges of a screen."""
+        minimum, maximum = overall_range(moments)
+        parts = [Ranges(np.arange(len(minimum)), np.full(len(minimum), -1), minimum, maximum)]
+        for fold in np.unique(folds).tolist():
+            low, high = training_range(moments, folds, fold)
+            genes = np.flatnonzero((low != minimum) | (high != maximum))
+            parts.append(Ranges(genes, np.full(len(genes), fold), low[genes], high[genes]))
+        return Ranges(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def overall_range(moments: GroupMoments) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
@@ -182,10 +208,6 @@ def checksum(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _override_genes(table: pa.Table) -> Int[np.ndarray, "override"]:
-    return np.asarray(json.loads(table.schema.metadata[b"genes"]), dtype=np.int64)
 
 
 def _array(table: pa.Table, name: str) -> np.ndarray:

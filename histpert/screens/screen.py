@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Int
 
 from histpert.errors import InputError
+from histpert.threads import in_order
 
 __all__ = ["Groups", "Screen", "group_cells", "group_rows"]
 
@@ -48,13 +49,18 @@ class Screen:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that a result depends on: expression, genes, perturbations and groups."""
+        matrix = self.expression
+        arrays = (
+            (self.group_start, np.int64),
+            (matrix.indptr, np.int64),
+            (matrix.indices, np.int32),
+            (matrix.data, None),
+        )
         digest = hashlib.sha256()
         for words in (self.genes, self.perturbations):
             digest.update("\0".join(words).encode() + b"\1")
-        matrix = self.expression
-        for array in (self.group_start, matrix.indptr, matrix.indices):
-            digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
-        digest.update(np.ascontiguousarray(matrix.data).data)
+        for one in in_order(lambda array: _digest(*array), arrays):
+            digest.update(one)
         return digest.hexdigest()
 
     def with_perturbations(self, kept: Iterable[str]) -> Screen:
@@ -80,6 +86,14 @@ class Screen:
     def with_notes(self, *notes: str) -> Screen:
         """The same screen with further notes for the user."""
         return replace(self, notes=(*self.notes, *notes))
+
+
+def _digest(array: np.ndarray, dtype: type[np.generic] | None) -> bytes:
+    """SHA-256 of an array, a part at a time where it has another type."""
+    digest = hashlib.sha256()
+    for first in range(0, len(array), 2**20):
+        digest.update(np.ascontiguousarray(array[first : first + 2**20], dtype=dtype).data)
+    return digest.digest()
 
 
 class Groups(NamedTuple):

@@ -127,7 +127,7 @@ DAMAGES = {"flipped": flip, "truncated": lambda content: content[:-8], "empty": 
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-@pytest.mark.parametrize("name", ["moments.arrow", "counts_B5.arrow", "counts_B5_fold0.arrow"])
+@pytest.mark.parametrize("name", ["moments.arrow", "counts_B5.arrow", "reference.arrow"])
 def test_a_damaged_file_is_named(store, screen, tmp_path, name, damage):
     file = store.path / name
     file.write_bytes(damage(file.read_bytes()))
