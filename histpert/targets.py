@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from histpert.histograms.counting import GroupMoments
@@ -15,7 +17,7 @@ from histpert.metrics.shifts import rank_by_welch_t
 from histpert.models.interface import TrainingSet
 from histpert.moments import Moments, moments_from_sums
 
-__all__ = ["held_out_targets", "training_targets"]
+__all__ = ["CellMeans", "CountedMasses", "held_out_targets", "training_targets"]
 
 
 def training_targets(
@@ -24,7 +26,7 @@ def training_targets(
     embeddings: Float[np.ndarray, "perturbation feature"],
     device: torch.device,
 ) -> TrainingSet:
-    """The training perturbations of a fold, float32, on the device; counts are sent as integers and divided there.
+    """The training perturbations of a fold, float32, on the device.
 
     Args:
         counts: Counts of the fold.
@@ -35,13 +37,63 @@ def training_targets(
     groups = counts.training + 1
     return TrainingSet(
         embeddings=torch.from_numpy(embeddings[counts.training]).to(device),
-        masses=_masses(counts.training_counts, torch.float32, device),
-        means=_on(device, moments.power_sums[0, groups] / moments.n_cells[groups, None], torch.float32),
+        masses=CountedMasses(counts, moments.n_cells, device),
+        means=CellMeans(counts, moments, device),
         n_cells=_on(device, moments.n_cells[groups], torch.float32),
         control=_masses(counts.control_counts, torch.float32, device),
         lower=_on(device, counts.edges.lower, torch.float32),
         width=_on(device, counts.edges.width, torch.float32),
     )
+
+
+class CountedMasses:
+    """Bin masses of a fold's training perturbations, float32, divided out of the counts of those that are asked for.
+
+    On a CPU the counts stay where they are, in the mapped file, which all processes share; a GPU is sent integers.
+
+    Args:
+        counts: Counts of the fold.
+        n_cells: Cells of each group of the screen.
+        device: Where the masses are wanted.
+    """
+
+    def __init__(self, counts: FoldCounts, n_cells: Int[np.ndarray, "group"], device: torch.device):
+        groups = counts.training + 1
+        self._groups = torch.from_numpy(groups).to(device)
+        self._n_cells = _on(device, n_cells[groups], torch.float32)
+        self._on_all_cells, self._own = _mapped(counts.on_all_cells).to(device), _mapped(counts.own).to(device)
+        self._own_genes = torch.from_numpy(counts.own_genes).to(device)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, numbers: Int[Tensor, "batch"]) -> Float[Tensor, "batch gene bin"]:
+        groups = self._groups[numbers]
+        masses = self._on_all_cells.index_select(0, groups).float()
+        masses[:, self._own_genes] = self._own.index_select(0, groups).float()
+        return masses.div_(self._n_cells[numbers, None, None])
+
+
+class CellMeans:
+    """Mean expression of a fold's training perturbations, float32, worked out for those that are asked for.
+
+    Args:
+        counts: Counts of the fold.
+        moments: Moments of all groups of the screen.
+        device: Where the means are wanted.
+    """
+
+    def __init__(self, counts: FoldCounts, moments: GroupMoments, device: torch.device):
+        groups = counts.training + 1
+        self._groups = torch.from_numpy(groups).to(device)
+        self._n_cells = _on(device, moments.n_cells[groups])
+        self._sums = _mapped(moments.power_sums[0]).to(device)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, numbers: Int[Tensor, "batch"]) -> Float[Tensor, "batch gene"]:
+        return (self._sums.index_select(0, self._groups[numbers]) / self._n_cells[numbers, None]).float()
 
 
 def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.device) -> HeldOut:
@@ -84,6 +136,11 @@ def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.de
     )
 
 
+def _mapped(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings(action="ignore"):  # that it cannot be written, which nobody does
+        return torch.from_numpy(array)
+
+
 def _masses(counts: np.ndarray, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "*batch gene bin"]:
     integers = torch.from_numpy(counts).to(device)
     return integers.to(dtype) / integers.sum(-1, keepdim=True, dtype=dtype)
@@ -91,7 +148,7 @@ def _masses(counts: np.ndarray, dtype: torch.dtype, device: torch.device) -> Flo
 
 def _moments(moments: GroupMoments, groups: np.ndarray) -> Moments:
     arrays = (
-        moments.power_sums[:, groups],
+        np.stack([sums[groups] for sums in moments.power_sums]),
         moments.n_cells[groups, None],
         moments.minimum[groups],
         moments.maximum[groups],

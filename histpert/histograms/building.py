@@ -76,11 +76,15 @@ def _build(
 ) -> None:
     """Write moments and counts, and last the manifest that makes them visible."""
     files = (read_manifest(path) or {"files": {}})["files"]
-    moments = HistogramStore(path).moments if files else group_moments(screen.expression, screen.group_start)
-    ranges = Ranges.of(moments, folds)
+    if files:
+        store = HistogramStore(path)
+        moments, ranges = store.moments, store.ranges
+    else:
+        moments = group_moments(screen.expression, screen.group_start)
+        ranges = Ranges.of(moments, folds)
     wanted = {f"counts_B{n_bins}.arrow": (ranges, n_bins) for n_bins in bin_counts}
     if not files:
-        files = _write_moments(path, screen, moments)
+        files = _write_moments(path, screen, moments) | _write_ranges(path, ranges)
         wanted["reference.arrow"] = (Ranges(*(part[: len(screen.genes)] for part in ranges)), REFERENCE_BINS)
     files = files | _write_counts(path, screen, wanted)
     write_json(
@@ -104,6 +108,13 @@ def _write_moments(path: Path, screen: Screen, moments: GroupMoments) -> dict[st
     file = path / "moments.arrow"
     with written_atomically(file) as beside:
         _write(beside, screen, {"n_cells": moments.n_cells, **sums, **extremes})
+    return {file.name: checksum(file)}
+
+
+def _write_ranges(path: Path, ranges: Ranges) -> dict[str, dict[str, Any]]:
+    file, table = path / "ranges.arrow", pa.table(ranges._asdict())
+    with written_atomically(file) as beside, pa.ipc.new_file(str(beside), table.schema) as writer:
+        writer.write_table(table)
     return {file.name: checksum(file)}
 
 

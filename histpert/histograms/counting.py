@@ -46,14 +46,14 @@ class GroupMoments:
 
     Attributes:
         n_cells: Cells per group.
-        power_sums: Sums of x, x^2, x^3, x^4.
+        power_sums: Sums of x, of x^2, x^3 and x^4.
         minimum: Smallest value; 0 where any cell has none stored. Infinite in an empty group.
         maximum: Largest value. Minus infinity in an empty group.
         n_detected: Cells with a value other than 0.
     """
 
     n_cells: Int[np.ndarray, "group"]
-    power_sums: Float[np.ndarray, "4 group gene"]
+    power_sums: tuple[Float[np.ndarray, "group gene"], ...]
     minimum: Float[np.ndarray, "group gene"]
     maximum: Float[np.ndarray, "group gene"]
     n_detected: Int[np.ndarray, "group gene"]
@@ -80,11 +80,11 @@ def _bin_of(value, lower, width, n_bins):
 
 @numba.njit(nogil=True, cache=True)
 @no_type_check
-def _count_rows(data, indices, indptr, group_start, first_range, next_range, scale, edges, in_bin, outside):
+def _count_rows(data, indices, indptr, group_start, first_range, next_range, scale, near, edges, in_bin, outside):
     """Fill `in_bin` and `outside` for the groups whose rows are given.
 
-    A gene's ranges are `first_range[gene]`, then `next_range` of it, until -1. `scale` has a range's lower edge, the
-    inverse of its width, and how near to an edge a quotient must be for rounding to matter; `edges` lower and width.
+    A gene's ranges are `first_range[gene]`, then `next_range` of it, until -1. `scale` has a range's lower edge and the
+    inverse of its width, `edges` lower edge and width; a quotient `near` to a whole number is held against the edges.
     """
     n_bins = in_bin.shape[2]
     for group in range(group_start.size - 1):
@@ -92,14 +92,11 @@ def _count_rows(data, indices, indptr, group_start, first_range, next_range, sca
         table, beyond = in_bin[group], outside[group]
         for place in range(indptr[first], indptr[last]):
             value = np.float64(data[place])
-            if value == 0.0:
-                continue
             which = first_range[indices[place]]
             while which >= 0:
                 quotient = (value - scale[which, 0]) * scale[which, 1]
                 number = np.int64(quotient)
-                rest, near = quotient - number, scale[which, 2]
-                if rest < near or rest > 1.0 - near or number >= n_bins:
+                if abs(quotient - number - 0.5) > 0.5 - near or number >= n_bins:
                     number = _bin_of(value, edges[which, 0], edges[which, 1], n_bins)
                     if number < 0 or number == n_bins:
                         beyond[which] += 1
@@ -180,9 +177,9 @@ def counter(
     first, following = np.full(n_genes, -1, dtype=np.int32), np.full(len(edges.lower), -1, dtype=np.int32)
     for which, gene in reversed(list(enumerate(range(n_genes) if genes is None else genes.tolist()))):
         first[gene], following[which] = which, first[gene]
-    rounding = 1e-15 * (np.abs(edges.lower) / edges.width + edges.n_bins)
-    scale = np.stack([edges.lower, 1 / edges.width, 1e-9 + rounding], axis=1)
-    ranges = first, following, scale, np.stack([edges.lower, edges.width], axis=1)
+    near = 1e-9 + 1e-15 * np.max(np.abs(edges.lower) / edges.width + edges.n_bins, initial=0).item()  # of rounding
+    scale = np.stack([edges.lower, 1 / edges.width], axis=1)
+    ranges = first, following, scale, near, np.stack([edges.lower, edges.width], axis=1)
     rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
 
     def add(group_start: Int[np.ndarray, "bound"], counts: Counts) -> None:
@@ -222,9 +219,10 @@ def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound
         group_start: First row of each group and the number of rows at the end.
     """
     n_groups, n_genes = len(group_start) - 1, _n_genes(expression)
+    sums = np.zeros((4, n_groups, n_genes))
     moments = GroupMoments(
         n_cells=np.diff(group_start),
-        power_sums=np.zeros((4, n_groups, n_genes)),
+        power_sums=tuple(sums),
         minimum=np.full((n_groups, n_genes), np.inf),
         maximum=np.full((n_groups, n_genes), -np.inf),
         n_detected=np.zeros((n_groups, n_genes), dtype=np.int64),
@@ -234,7 +232,7 @@ def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound
     def add(groups: slice) -> None:
         starts = np.asarray(group_start[groups.start : groups.stop + 1], dtype=np.int64)
         targets = (
-            moments.power_sums[:, groups],
+            sums[:, groups],
             moments.minimum[groups],
             moments.maximum[groups],
             moments.n_detected[groups],

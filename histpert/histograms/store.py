@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxtyping import Float, Int
 from histpert.errors import InputError
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges, bin_edges
+from histpert.threads import for_each
 
 __all__ = [
     "FORMAT",
@@ -35,7 +37,7 @@ __all__ = [
     "training_range",
 ]
 
-FORMAT = 2
+FORMAT = 3
 
 REFERENCE_BINS = 32
 """Bins of the reference that scores of cells are taken from, the same for all bin counts and folds.
@@ -48,27 +50,61 @@ by one at 5 to 35 bins; from the same bins as the prediction it was 6% above at 
 class FoldCounts:
     """What one fold's trial reads: counts on this fold's edges, training and held-out perturbations apart.
 
+    The arrays of all groups, control first, are views of the mapped files.
+
     Attributes:
         edges: From the cells of control and training perturbations only.
         training: Numbers of the training perturbations in the screen's order.
         held_out: Numbers of the held-out ones.
-        control_counts: Control cells per gene and bin.
-        training_counts: Cells per training perturbation, gene and bin.
-        held_out_counts: Cells per held-out perturbation, gene and bin.
-        held_out_outside: Held-out cells beyond the training range; counted in the edge bins.
-        held_out_reference: Held-out cells per perturbation, gene and bin of the reference.
+        on_all_cells: Cells per gene and bin of the range over all cells.
+        own_genes: Genes whose training range is another.
+        own: Cells of these in bins of that range; those beyond it are in the edge bins.
+        own_outside: Cells beyond it.
+        reference: Reads the cells per gene and bin of the reference.
         reference_centers: Centres of the reference's bins; the first is each gene's smallest value over all cells.
     """
 
     edges: BinEdges
     training: Int[np.ndarray, "training"]
     held_out: Int[np.ndarray, "held_out"]
-    control_counts: Int[np.ndarray, "gene bin"]
-    training_counts: Int[np.ndarray, "training gene bin"]
-    held_out_counts: Int[np.ndarray, "held_out gene bin"]
-    held_out_outside: Int[np.ndarray, "held_out gene"]
-    held_out_reference: Int[np.ndarray, "held_out gene reference"]
+    on_all_cells: Int[np.ndarray, "group gene bin"]
+    own_genes: Int[np.ndarray, "own"]
+    own: Int[np.ndarray, "group own bin"]
+    own_outside: Int[np.ndarray, "group own"]
+    reference: Callable[[], Int[np.ndarray, "group gene reference"]]
     reference_centers: Float[np.ndarray, "gene reference"]
+
+    @property
+    def control_counts(self) -> Int[np.ndarray, "gene bin"]:
+        """Control cells per gene and bin."""
+        return self._gathered(np.array([0]))[0]
+
+    @property
+    def training_counts(self) -> Int[np.ndarray, "training gene bin"]:
+        """Cells per training perturbation, gene and bin."""
+        return self._gathered(self.training + 1)
+
+    @property
+    def held_out_counts(self) -> Int[np.ndarray, "held_out gene bin"]:
+        """Cells per held-out perturbation, gene and bin."""
+        return self._gathered(self.held_out + 1)
+
+    @property
+    def held_out_outside(self) -> Int[np.ndarray, "held_out gene"]:
+        """Held-out cells beyond the training range; counted in the edge bins."""
+        outside = np.zeros((len(self.held_out), self.on_all_cells.shape[1]), dtype=np.int32)
+        outside[:, self.own_genes] = self.own_outside[self.held_out + 1]
+        return outside
+
+    @property
+    def held_out_reference(self) -> Int[np.ndarray, "held_out gene reference"]:
+        """Held-out cells per perturbation, gene and bin of the reference."""
+        return self.reference()[self.held_out + 1]
+
+    def _gathered(self, groups: Int[np.ndarray, "group"]) -> Int[np.ndarray, "group gene bin"]:
+        counts = self.on_all_cells[groups]
+        counts[:, self.own_genes] = self.own[groups]
+        return counts
 
 
 class HistogramStore:
@@ -104,7 +140,7 @@ class HistogramStore:
         table = self._table("moments.arrow")
         return GroupMoments(
             n_cells=table["n_cells"].to_numpy(),
-            power_sums=np.stack([_array(table, f"sum_{k}") for k in (1, 2, 3, 4)]),
+            power_sums=tuple(_array(table, f"sum_{k}") for k in (1, 2, 3, 4)),
             minimum=_array(table, "minimum"),
             maximum=_array(table, "maximum"),
             n_detected=_array(table, "n_detected"),
@@ -112,33 +148,31 @@ class HistogramStore:
 
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, on each gene's range in training."""
-        held_out = self.folds == fold
-        table = self._table(f"counts_B{n_bins}.arrow")
-        ranges = Ranges.of(self.moments, self.folds)
-        counts = _array(table, "counts").reshape(len(self.perturbations) + 1, len(ranges.gene), n_bins)
-        here = ranges.fold == fold
-        genes, numbers = ranges.gene[here], np.flatnonzero(here)
-
-        def gather(groups: np.ndarray) -> np.ndarray:
-            gathered = counts[groups, : len(self.genes)]
-            gathered[:, genes] = counts[groups[:, None], numbers]
-            return gathered
-
-        rows = {kind: np.flatnonzero(mask) for kind, mask in (("training", ~held_out), ("held_out", held_out))}
-        outside = np.zeros((len(rows["held_out"]), len(self.genes)), dtype=np.int32)
-        if len(genes):
-            outside[:, genes] = _array(table, "outside")[rows["held_out"][:, None] + 1, numbers - len(self.genes)]
+        name = f"counts_B{n_bins}.arrow"
+        for_each(self._table, [name, "moments.arrow"])
+        ranges, n_genes = self.ranges, len(self.genes)
+        counts = _array(self._table(name), "counts").reshape(len(self.perturbations) + 1, len(ranges.gene), n_bins)
+        own = slice(*np.searchsorted(ranges.fold, [fold, fold + 1]).tolist())
+        outside = np.zeros((len(counts), 0), dtype=np.int32)
+        if own.stop > own.start:
+            outside = _array(self._table(name), "outside")[:, own.start - n_genes : own.stop - n_genes]
         return FoldCounts(
-            edges=bin_edges(*training_range(self.moments, self.folds, fold), n_bins),
-            training=rows["training"],
-            held_out=rows["held_out"],
-            control_counts=gather(np.array([0]))[0],
-            training_counts=gather(rows["training"] + 1),
-            held_out_counts=gather(rows["held_out"] + 1),
-            held_out_outside=outside,
-            held_out_reference=self._reference()[rows["held_out"] + 1],
-            reference_centers=bin_edges(*overall_range(self.moments), REFERENCE_BINS).centers,
+            edges=bin_edges(*ranges.of_fold(fold), n_bins),
+            training=np.flatnonzero(self.folds != fold),
+            held_out=np.flatnonzero(self.folds == fold),
+            on_all_cells=counts[:, :n_genes],
+            own_genes=ranges.gene[own],
+            own=counts[:, own],
+            own_outside=outside,
+            reference=self._reference,
+            reference_centers=bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS).centers,
         )
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """What is counted on."""
+        table = self._table("ranges.arrow")
+        return Ranges(*(table[name].to_numpy() for name in Ranges._fields))
 
     def _reference(self) -> Int[np.ndarray, "group gene bin"]:
         """Counts of all groups on the reference's bins, a view of the mapped file."""
@@ -159,13 +193,16 @@ class HistogramStore:
         return self._tables[name]
 
 
+NO_FOLD = -1
+
+
 class Ranges(NamedTuple):
     """What counts are taken on: genes' ranges over all cells, and those of folds in which a gene has another."""
 
     gene: Int[np.ndarray, "range"]
     """All genes in order, then those of the folds."""
     fold: Int[np.ndarray, "range"]
-    """The fold, in order; -1 for all cells."""
+    """The fold, in order; `NO_FOLD` for all cells."""
     minimum: Float[np.ndarray, "range"]
     maximum: Float[np.ndarray, "range"]
 
@@ -173,12 +210,19 @@ class Ranges(NamedTuple):
     def of(moments: GroupMoments, folds: Int[np.ndarray, "perturbation"]) -> Ranges:
         """The ranges of a screen."""
         minimum, maximum = overall_range(moments)
-        parts = [Ranges(np.arange(len(minimum)), np.full(len(minimum), -1), minimum, maximum)]
+        parts = [Ranges(np.arange(len(minimum)), np.full(len(minimum), NO_FOLD), minimum, maximum)]
         for fold in np.unique(folds).tolist():
             low, high = training_range(moments, folds, fold)
             genes = np.flatnonzero((low != minimum) | (high != maximum))
             parts.append(Ranges(genes, np.full(len(genes), fold), low[genes], high[genes]))
         return Ranges(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def of_fold(self, fold: int) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
+        """Smallest and largest value of each gene in a fold's training, or over all cells."""
+        every, own = self.fold == NO_FOLD, self.fold == fold
+        minimum, maximum = self.minimum[every], self.maximum[every]
+        minimum[self.gene[own]], maximum[self.gene[own]] = self.minimum[own], self.maximum[own]
+        return minimum, maximum
 
 
 def overall_range(moments: GroupMoments) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:

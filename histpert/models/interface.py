@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["HistogramModel", "TrainingSet", "smoothed"]
+__all__ = ["HistogramModel", "Rows", "TrainingSet", "smoothed"]
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A row for each perturbation: a tensor, or what works out those that are asked for."""
+
+    def __len__(self) -> int:
+        """Number of perturbations."""
+        ...
+
+    def __getitem__(self, numbers: Int[Tensor, "batch"], /) -> Float[Tensor, "batch ..."]:
+        """Rows of the perturbations of these numbers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,8 +32,8 @@ class TrainingSet:
 
     Attributes:
         embeddings: Embedding of each perturbed gene.
-        masses: Observed bin masses.
-        means: Mean expression of the cells.
+        masses: Observed bin masses, perturbation x gene x bin.
+        means: Mean expression of the cells, perturbation x gene.
         n_cells: Cells of each perturbation.
         control: Bin masses of the control cells, not smoothed.
         lower: Left edge of each gene's first bin.
@@ -28,8 +41,8 @@ class TrainingSet:
     """
 
     embeddings: Float[Tensor, "perturbation feature"]
-    masses: Float[Tensor, "perturbation gene bin"]
-    means: Float[Tensor, "perturbation gene"]
+    masses: Rows
+    means: Rows
     n_cells: Float[Tensor, "perturbation"]
     control: Float[Tensor, "gene bin"]
     lower: Float[Tensor, "gene"]

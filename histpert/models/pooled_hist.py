@@ -14,6 +14,10 @@ from histpert.settings import ModelSettings
 __all__ = ["PooledHist"]
 
 
+BATCH = 64
+"""Perturbations whose masses are held at a time."""
+
+
 class PooledHist:
     """The smoothed histogram of all perturbed training cells, pooled cell by cell (section 4.2)."""
 
@@ -26,7 +30,10 @@ class PooledHist:
         """Pool the cells of the training perturbations; there are no epochs."""
         self.control = smoothed(training.control, self._settings.control_smoothing)
         share = training.n_cells / training.n_cells.sum()
-        self._pooled = smoothed(torch.einsum("p,pgb->gb", share, training.masses), self._settings.control_smoothing)
+        pooled = torch.zeros_like(training.control)
+        for batch in torch.arange(len(share), device=share.device).split(BATCH):
+            pooled += torch.einsum("p,pgb->gb", share[batch], training.masses[batch])
+        self._pooled = smoothed(pooled, self._settings.control_smoothing)
         return iter(())
 
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:

@@ -39,7 +39,7 @@ def kernel(path: Path) -> None:
     moments = group_moments(first.expression, first.group_start)
     edges = bin_edges(*overall_range(moments), 15)
     n_values, n_bytes = first.expression.nnz, first.expression.data.nbytes + first.expression.indices.nbytes
-    seconds = fastest(lambda: count_groups(first.expression, first.group_start, edges))
+    seconds = fastest(lambda: count_groups(first.expression, first.group_start, edges, None, np.int16))
     floor = fastest(lambda: (first.expression.data.sum(), first.expression.indices.sum()))
     few = first.group_start[1 : SLICE + 2]  # without control: many cells in one call suit numpy.histogram
     start = time.perf_counter()
@@ -96,48 +96,50 @@ def build(path: Path, root: Path) -> Path:
     return store
 
 
-def _share(store: Path, ready, done) -> None:
+def ready_for_training(store: Path):
+    import torch  # noqa: PLC0415
+
+    from histpert.targets import training_targets  # noqa: PLC0415
+
     opened = HistogramStore(store)
-    counts = opened.fold(0, 15)
-    ready.put(int(counts.training_counts.sum(dtype=np.int64)))
-    done.wait()
+    vectors = np.zeros((len(opened.perturbations), 8), dtype=np.float32)
+    training = training_targets(opened.fold(0, 15), opened.moments, vectors, torch.device("cpu"))
+    for batch in torch.arange(len(vectors[: len(training.masses)])).split(64):
+        training.masses[batch]
+    return opened, training
+
+
+def _share(store: Path, added, together) -> None:
+    import histpert.targets  # noqa: F401, PLC0415
+
+    together.wait()
+    before = proportional()
+    together.wait()
+    kept = ready_for_training(store)
+    together.wait()
+    added.put(proportional() - before)
+    together.wait()
+    del kept
 
 
 def opening(store: Path) -> None:
-    def ready_for_training() -> None:
-        import torch  # noqa: PLC0415
-
-        from histpert.targets import training_targets  # noqa: PLC0415
-
-        opened = HistogramStore(store)
-        vectors = np.zeros((len(opened.perturbations), 8), dtype=np.float32)
-        training_targets(opened.fold(0, 15), opened.moments, vectors, torch.device("cpu"))
-
-    print(f"one fold's 15-bin targets ready for training: {fastest(ready_for_training):.2f} s")
+    print(f"one fold's 15-bin targets, opened and each read once: {fastest(lambda: ready_for_training(store)):.2f} s")
     context = multiprocessing.get_context("spawn")
-    ready, done = context.Queue(), context.Event()
-    workers = [context.Process(target=_share, args=(store, ready, done)) for _ in range(4)]
+    added, together = context.Queue(), context.Barrier(4)
+    workers = [context.Process(target=_share, args=(store, added, together)) for _ in range(4)]
     for worker in workers:
         worker.start()
-    for _ in workers:
-        ready.get()
-    shares = [proportional(worker.pid) for worker in workers]
-    done.set()
+    total = sum(added.get() for _ in workers)
     for worker in workers:
         worker.join()
     size = (store / "counts_B15.arrow").stat().st_size
-    print(f"  four processes: mapped {sum(shares) / 2**30:.2f} GiB in all, {sum(shares) / size:.2f} of the file")
+    print(f"  four processes add {total / 1e9:.2f} GB in all, {total / size:.2f} copies of the counts")
 
 
-def proportional(pid: int | None) -> int:
-    """Bytes that a process adds to the machine's memory for mapped store files, those shared counted by their part."""
-    total, counted = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if "-" in line.split()[0]:
-            counted = ".arrow" in line
-        elif counted and line.startswith("Pss:"):
-            total += int(line.split()[1]) * 1024
-    return total
+def proportional() -> int:
+    """Bytes of this process, those shared with others counted by their part."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def test_moments_are_those_of_the_dense_cells(cells):
         cells_here = exact[first:last]
         assert moments.n_cells[group] == last - first
         for k in (1, 2, 3, 4):
-            np.testing.assert_allclose(moments.power_sums[k - 1, group], np.sum(cells_here**k, axis=0), rtol=1e-12)
+            np.testing.assert_allclose(moments.power_sums[k - 1][group], np.sum(cells_here**k, axis=0), rtol=1e-12)
         np.testing.assert_array_equal(moments.minimum[group], cells_here.min(axis=0, initial=np.inf))
         np.testing.assert_array_equal(moments.maximum[group], cells_here.max(axis=0, initial=-np.inf))
         np.testing.assert_array_equal(moments.n_detected[group], np.count_nonzero(cells_here, axis=0))

@@ -162,7 +162,7 @@ def ranked_by_scanpy(screen):
 def ranked(screen):
     moments = group_moments(screen.expression, screen.group_start)
     statistics = moments_from_sums(
-        *tensors(moments.power_sums, moments.n_cells[:, None].astype(float), moments.minimum, moments.maximum)
+        *tensors(np.stack(moments.power_sums), moments.n_cells[:, None].astype(float), moments.minimum, moments.maximum)
     )
     mean, variance = statistics.mean.numpy(), statistics.variance.numpy()
     order = rank_by_welch_t(mean[1:], variance[1:], moments.n_cells[1:], mean[0], variance[0], int(moments.n_cells[0]))

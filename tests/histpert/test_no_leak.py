@@ -110,8 +110,13 @@ def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
         "constant": counts.edges.constant,
         "training_counts": counts.training_counts,
         "control_counts": counts.control_counts,
-        **{f"training set {field.name}": getattr(training, field.name) for field in fields(training)},
+        **{f"training set {field.name}": tensor(getattr(training, field.name)) for field in fields(training)},
     }
+
+
+def tensor(values: Any) -> torch.Tensor:
+    """All rows, also of what works them out when it is asked."""
+    return values if isinstance(values, torch.Tensor) else values[torch.arange(len(values))]
 
 
 def outcome(side: Side, method: str, fold: int, n_bins: int, epochs: int) -> dict[str, Any]:
