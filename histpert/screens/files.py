@@ -63,7 +63,10 @@ def open_screen_file(
         except InputError:
             raise
         except Exception as error:  # the libraries raise many kinds for a file that is not what it should be
-            raise InputError(f"{path} cannot be read as {path.suffix or 'a 10x matrix'}: {reason(error)}") from error
+            kind = path.suffix or "a 10x matrix"
+            raise InputError(
+                f"{path} cannot be read as {kind}: {reason(error)}; it may be damaged, cut short, or of another kind"
+            ) from error
         if (matrix.n_cells, matrix.n_genes) != (len(obs), len(var)):
             raise InputError(
                 f"{path}: the matrix is {matrix.n_cells:,} x {matrix.n_genes:,}, "
