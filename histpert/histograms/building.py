@@ -18,11 +18,11 @@ from jaxtyping import Int
 from histpert.errors import InputError
 from histpert.histograms.counting import GroupMoments, counter, group_moments, no_counts
 from histpert.histograms.edges import bin_edges
+from histpert.histograms.ranges import Ranges
 from histpert.histograms.store import (
     FORMAT,
     REFERENCE_BINS,
     HistogramStore,
-    Ranges,
     checksum,
     read_manifest,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import warnings
 from collections.abc import Iterator
@@ -14,14 +13,13 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import scipy.io
-import scipy.sparse as sp
 from anndata.io import read_elem
 from anndata.utils import make_index_unique
 
 from histpert.errors import InputError
 from histpert.name_tables import read_name_table
 from histpert.screens.matrices import CellMatrix
+from histpert.screens.ten_x import read_10x_folder, read_10x_h5
 from histpert.wording import every, reason, some
 
 __all__ = ["ScreenFile", "open_screen_file"]
@@ -97,7 +95,7 @@ def _open(path: Path, layer: str | None, stack: ExitStack) -> tuple[CellMatrix, 
     if path.is_dir() and suffix != ".zarr":
         if not any((path / f"matrix.mtx{end}").is_file() for end in ("", ".gz")):
             raise InputError(f"{path} is a folder without matrix.mtx: name an .h5ad file, a .zarr or a 10x folder")
-        return _of_anndata(_read_10x_folder(path), layer, path)
+        return _of_anndata(read_10x_folder(path), layer, path)
     match suffix:
         case ".h5ad":
             store = stack.enter_context(h5py.File(path))
@@ -109,9 +107,9 @@ def _open(path: Path, layer: str | None, stack: ExitStack) -> tuple[CellMatrix, 
 
             return _of_store(zarr.open_group(path, mode="r"), layer, path)
         case ".h5":
-            return _of_anndata(_read_10x_h5(path), layer, path)
+            return _of_anndata(read_10x_h5(path), layer, path)
     if path.name.lower().endswith((".mtx", ".mtx.gz")):
-        return _of_anndata(_read_10x_folder(path.parent), layer, path)
+        return _of_anndata(read_10x_folder(path.parent), layer, path)
     kind = suffix or path.name
     hint = "; unpack it first" if kind in (".gz", ".zip", ".tar", ".bz2", ".xz") else ""
     raise InputError(f"{path}: a screen is read from .h5ad, .zarr, 10x .h5 or 10x matrix.mtx, not from {kind}{hint}")
@@ -185,59 +183,6 @@ def _numbers(values: Any, source: str) -> CellMatrix:
 def _check_numbers(dtype: np.dtype, source: str) -> None:
     if dtype.kind not in "biuf":
         raise InputError(f"{source}: expression is stored as {dtype}, not as numbers")
-
-
-def _read_10x_h5(path: Path) -> anndata.AnnData:
-    with h5py.File(path) as file:
-        if "matrix" not in file:
-            raise InputError(
-                f"{path} is no 10x file: it has no group 'matrix' (it holds {', '.join(file) or 'nothing'})"
-            )
-        group = cast("h5py.Group", file["matrix"])
-        arrays = {name: np.asarray(group[name]) for name in ("data", "indices", "indptr", "shape", "barcodes")}
-        features = cast("h5py.Group", group["features"])
-        columns = {
-            name: np.asarray(features[name]).astype(str) for name in ("id", "name", "feature_type") if name in features
-        }
-    shape = tuple(arrays["shape"])[::-1]
-    counts = sp.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
-    counts.check_format(full_check=True)
-    return _ten_x(counts, pd.DataFrame(columns), arrays["barcodes"].astype(str))
-
-
-def _read_10x_folder(folder: Path) -> anndata.AnnData:
-    counts = sp.csr_matrix(scipy.io.mmread(_one_of(folder, "matrix.mtx")).T)
-    features = _lines(folder, "features.tsv", "genes.tsv")
-    if len({len(line) for line in features}) > 1:
-        raise InputError(f"{folder}: rows of features.tsv have unlike numbers of columns")
-    columns = dict(zip(("id", "name", "feature_type"), zip(*features, strict=True), strict=False))
-    return _ten_x(counts, pd.DataFrame(columns), np.array([line[0] for line in _lines(folder, "barcodes.tsv")]))
-
-
-def _ten_x(counts: sp.csr_matrix, features: pd.DataFrame, barcodes: np.ndarray) -> anndata.AnnData:
-    """Genes only: guides and antibodies are counted in the same matrix."""
-    if "id" not in features:
-        raise InputError("its features have no column 'id'")
-    var = features.rename(columns={"name": "gene_name"}).set_index("id")
-    data = anndata.AnnData(counts, obs=pd.DataFrame(index=barcodes), var=var)
-    if "feature_type" in var:
-        data = data[:, (var["feature_type"] == "Gene Expression").to_numpy()].copy()
-    return data
-
-
-def _one_of(folder: Path, *names: str) -> Path:
-    for name in names:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise InputError(f"{folder} has no {' or '.join(names)}")
-
-
-def _lines(folder: Path, *names: str) -> list[list[str]]:
-    path = _one_of(folder, *names)
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    return [line.split("\t") for line in text.splitlines()]
 
 
 def _gene_names(var: pd.DataFrame, column: str | None, path: Path) -> tuple[tuple[str, ...], list[str]]:

@@ -15,7 +15,7 @@ from store_baseline import numpy_counts, separate_folds_bytes, stream_read_secon
 
 from histpert.histograms import HistogramStore, bin_edges, group_moments
 from histpert.histograms.counting import count_groups, count_shard
-from histpert.histograms.store import overall_range
+from histpert.histograms.ranges import overall_range
 from histpert.screens import read_screen
 
 PRESET = "replogle-k562"
