@@ -17,15 +17,9 @@ from jaxtyping import Int
 
 from histpert.errors import InputError
 from histpert.histograms.counting import GroupMoments, counter, group_moments, no_counts
-from histpert.histograms.edges import bin_edges
-from histpert.histograms.ranges import Ranges
-from histpert.histograms.store import (
-    FORMAT,
-    REFERENCE_BINS,
-    HistogramStore,
-    checksum,
-    read_manifest,
-)
+from histpert.histograms.edges import BinEdges, bin_edges
+from histpert.histograms.ranges import NO_FOLD, Ranges
+from histpert.histograms.store import FORMAT, REFERENCE_BINS, HistogramStore, checksum, read_manifest
 from histpert.results import write_json, written_atomically
 from histpert.screens.screen import Screen
 from histpert.threads import for_each
@@ -82,10 +76,14 @@ def _build(
     else:
         moments = group_moments(screen.expression, screen.group_start)
         ranges = Ranges.of(moments, folds)
-    wanted = {f"counts_B{n_bins}.arrow": (ranges, n_bins) for n_bins in bin_counts}
+    wanted = {
+        f"counts_B{n_bins}.arrow": (bin_edges(ranges.minimum, ranges.maximum, n_bins), ranges.gene)
+        for n_bins in bin_counts
+    }
     if not files:
         files = _write_moments(path, screen, moments) | _write_ranges(path, ranges)
-        wanted["reference.arrow"] = (Ranges(*(part[: len(screen.genes)] for part in ranges)), REFERENCE_BINS)
+        reference = bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS)
+        wanted["reference.arrow"] = (reference, np.arange(len(screen.genes)))
     files = files | _write_counts(path, screen, wanted)
     write_json(
         path / "manifest.json",
@@ -118,28 +116,31 @@ def _write_ranges(path: Path, ranges: Ranges) -> dict[str, dict[str, Any]]:
     return {file.name: checksum(file)}
 
 
-def _write_counts(path: Path, screen: Screen, wanted: dict[str, tuple[Ranges, int]]) -> dict[str, dict[str, Any]]:
-    """Count each group on all ranges and bin counts while its cells are in the cache, and write it to its place."""
+def _write_counts(
+    path: Path, screen: Screen, wanted: dict[str, tuple[BinEdges, Int[np.ndarray, "range"]]]
+) -> dict[str, dict[str, Any]]:
+    """Count each group on all ranges and bin counts while its cells are in the cache, and write it to its place.
+
+    `wanted` has for each file the edges of its ranges, and the gene of each: all genes on their range over all cells,
+    beyond which no cell is, and more.
+    """
+    n_groups, n_genes, dtype = len(screen.n_cells), len(screen.genes), _count_type(screen.n_cells)
     with ExitStack() as stack:
         files = []
-        for name, (ranges, n_bins) in wanted.items():
+        for name, (edges, genes) in wanted.items():
             beside = stack.enter_context(written_atomically(path / name))
-            edges = bin_edges(ranges.minimum, ranges.maximum, n_bins)
-            zeros = no_counts(len(screen.n_cells), edges, _count_type(screen.n_cells))
-            n_genes = len(screen.genes)  # no cell is outside a gene's range over all cells
-            outside = {"outside": zeros.outside[:, n_genes:]} if len(ranges.gene) > n_genes else {}
-            _write(beside, screen, {"counts": zeros.in_bin, **outside})
-            columns = stack.enter_context(_columns_of(beside))
-            files.append((edges, counter(screen.expression, edges, ranges.gene), columns))
+            zeros = no_counts(n_groups, edges, dtype)
+            arrays = {"counts": zeros.in_bin, "outside": zeros.outside[:, n_genes:]}
+            _write(beside, screen, {column: array for column, array in arrays.items() if array.size})
+            files.append((edges, counter(screen.expression, edges, genes), stack.enter_context(_rows_of(beside))))
 
         def count(group: int) -> None:
             for edges, add, write in files:
-                counts = no_counts(1, edges, _count_type(screen.n_cells))
+                counts = no_counts(1, edges, dtype)
                 add(screen.group_start[group : group + 2], counts)
-                write("counts", group, counts.in_bin)
-                write("outside", group, counts.outside[:, len(screen.genes) :])
+                write(group, {"counts": counts.in_bin, "outside": counts.outside[:, n_genes:]})
 
-        for_each(count, range(len(screen.n_cells)))
+        for_each(count, range(n_groups))
     return {name: checksum(path / name) for name in wanted}
 
 
@@ -160,18 +161,18 @@ def _write(path: Path, screen: Screen, arrays: dict[str, np.ndarray]) -> None:
 
 
 @contextmanager
-def _columns_of(path: Path) -> Iterator[Callable[[str, int, np.ndarray], None]]:
-    """What writes one row of a column of lists, in place of the zeros there: the whole would not fit into memory."""
+def _rows_of(path: Path) -> Iterator[Callable[[int, dict[str, np.ndarray]], None]]:
+    """What writes a row of the columns of lists, in place of the zeros there: the whole would not fit into memory."""
     with pa.memory_map(str(path)) as mapped:
         start, table = mapped.read_buffer().address, pa.ipc.open_file(mapped).read_all()
         lists = {name: cast("pa.FixedSizeListArray", table[name].chunk(0)) for name in table.column_names[1:]}
-        values = {name: column.values for name, column in lists.items()}
-        offset = {name: cast("pa.Buffer", array.buffers()[1]).address - start for name, array in values.items()}
+        offset = {name: cast("pa.Buffer", column.values.buffers()[1]).address - start for name, column in lists.items()}
     with path.open("r+b", buffering=0) as file:
 
-        def write(column: str, row: int, values: np.ndarray) -> None:
-            place = offset[column] + row * values.nbytes if values.size else 0
-            if os.pwrite(file.fileno(), np.ascontiguousarray(values).data, place) < values.nbytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def write(row: int, arrays: dict[str, np.ndarray]) -> None:
+            for name, first in offset.items():
+                content = np.ascontiguousarray(arrays[name]).data
+                if os.pwrite(file.fileno(), content, first + row * content.nbytes) < content.nbytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         yield write

@@ -1,9 +1,9 @@
 """Reading the store: moments and histogram counts of one screen and one set of folds, mapped by every trial.
 
 A folder named by content holds uncompressed Arrow files and `manifest.json`, which is written last and names every file
-with its checksum. A gene has the same range in every fold that holds out none of its extreme cells, so each bin count
-is counted on the range over all cells, and once more per fold in which its training range differs. Adding a bin count
-later adds a file.
+with its checksum. A gene has the same range in every fold that holds out none of its extreme cells: at each bin count
+it is counted on its range over all cells, and once more for each fold in which its training range differs. Adding a bin
+count later adds a file.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ __all__ = ["Block", "CellMatrix"]
 BLOCK_VALUES = 2**19
 """Values of a block: small enough for a core's cache, large enough for a read."""
 
-
 NUMBERS = tuple(map(np.dtype, ("float32", "float64", "int32", "int64")))
 """Types of numbers that compiled code knows; another order of bytes is another type."""
 
@@ -31,8 +30,6 @@ NUMBERS = tuple(map(np.dtype, ("float32", "float64", "int32", "int64")))
 class Block(NamedTuple):
     """Some cells, one after the other, in CSR layout of their own."""
 
-    first: int
-    """Number of the first cell."""
     data: np.ndarray
     indices: np.ndarray
     """Genes, as the file has them, right or not."""
@@ -66,13 +63,12 @@ class CellMatrix:
             block = self.read(cells)
             if kept[cells].all():
                 return block
-            sizes = np.where(kept[cells], np.diff(block.indptr), 0)
-            values = np.repeat(kept[cells], np.diff(block.indptr))
-            return Block(
-                block.first, block.data[values], block.indices[values], np.concatenate([[0], np.cumsum(sizes)])
-            )
+            sizes = np.diff(block.indptr)
+            values = np.repeat(kept[cells], sizes)
+            bounds = np.concatenate([[0], np.cumsum(np.where(kept[cells], sizes, 0))])
+            return Block(block.data[values], block.indices[values], bounds)
 
-        blocks = {block.first: block for block in in_order(read, self.spans)}
+        blocks = dict(zip((cells.start for cells in self.spans), in_order(read, self.spans), strict=True))
         sizes = [np.zeros(0, dtype=np.int64), *(np.diff(block.indptr) for block in blocks.values())]
         return replace(self, row_sizes=np.concatenate(sizes), read=lambda cells: blocks.pop(cells.start))
 
@@ -80,18 +76,12 @@ class CellMatrix:
     def of(values: Any, source: str = "the matrix") -> CellMatrix:
         """A SciPy sparse matrix in memory, or a dense array in memory or in a file (HDF5, zarr)."""
         if sp.issparse(values):
-            try:
-                if values.format == "csc":
-                    values.check_format(full_check=True)  # SciPy would write anywhere when it makes CSR of it
-            except ValueError as error:
-                raise InputError(f"{source} is damaged: {reason(error)}") from error
-            matrix = sp.csr_matrix(values)
+            matrix = _as_csr(values, source)
             return CellMatrix.of_csr(matrix.data, matrix.indices, matrix.indptr, matrix.shape, source)
         n_cells, n_genes = values.shape
         chunk = _chunk(values)
         step = max(1, 4 * BLOCK_VALUES // max(1, n_genes) // chunk) * chunk
         spans = [slice(first, min(first + step, n_cells)) for first in range(0, n_cells, step)]
-
         spare = threading.local()
 
         def read(cells: slice) -> Block:
@@ -101,7 +91,7 @@ class CellMatrix:
                 rows = _read(values, cells, source, into=spare.rows[: cells.stop - cells.start])
             else:
                 rows = np.ascontiguousarray(_read_numbers(values, cells, source))
-            return Block(cells.start, *_nonzeros(rows))
+            return Block(*_nonzeros(rows))
 
         return CellMatrix(source, n_cells, n_genes, None, spans, read)
 
@@ -129,9 +119,18 @@ class CellMatrix:
             columns = _read(indices, taken, source)
             columns = columns if columns.dtype in NUMBERS[2:] else columns.astype(np.int64)
             values = _read_numbers(data, taken, source)
-            return Block(cells.start, values, columns, bounds[cells.start : cells.stop + 1] - taken.start)
+            return Block(values, columns, bounds[cells.start : cells.stop + 1] - taken.start)
 
         return CellMatrix(source, n_cells, n_genes, sizes, spans, read)
+
+
+def _as_csr(values: Any, source: str) -> sp.csr_matrix:
+    if values.format == "csc":
+        try:
+            values.check_format(full_check=True)  # SciPy would write anywhere when it makes CSR of a damaged one
+        except ValueError as error:
+            raise InputError(f"{source} is damaged: {reason(error)}") from error
+    return sp.csr_matrix(values)
 
 
 def _chunk(values: Any) -> int:
@@ -165,9 +164,8 @@ def _nonzeros(values):
     n_entries = 0
     for row in range(n_rows):
         n_entries += _n_nonzero(values[row])
-    data = np.empty(
-        n_entries + 1, dtype=values.dtype
-    )  # one more, so that zeros can be written too: no branch is missed
+    # One more, so that zeros can be written too: a branch would be missed half of the time.
+    data = np.empty(n_entries + 1, dtype=values.dtype)
     indices = np.empty(n_entries + 1, dtype=np.int32)
     indptr = np.zeros(n_rows + 1, dtype=np.int64)
     entry = 0

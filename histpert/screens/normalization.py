@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from histpert.errors import InputError
 from histpert.screens.matrices import CellMatrix
-from histpert.threads import in_order
+from histpert.threads import for_each
 
 __all__ = ["TARGET_SUM", "log_normalize"]
 
@@ -33,7 +33,8 @@ TABULATED = 16
 """Counts below this have their logarithm looked up."""
 
 FRACTIONS, NEGATIVE, ZEROS, UNORDERED, OUTSIDE = range(5)
-"""What is counted among the values of a cell: stored zeros, entries out of order or stored twice, no such gene, ..."""
+"""What is counted among the entries of a cell: values that are not whole, negative or 0; columns out of order or twice,
+and of no gene."""
 
 
 def log_normalize(
@@ -147,11 +148,9 @@ def _gather(
 
     def put(cells: slice) -> None:
         block = matrix.read(cells)
-        here = place[cells]
-        _put(*block[1:], here, bounds, matrix.n_genes, given, as_they_are, data, indices, totals, found)
+        _put(*block, place[cells], bounds, matrix.n_genes, given, as_they_are, data, indices, totals, found)
 
-    for _ in in_order(put, matrix.spans):
-        pass
+    for_each(put, matrix.spans)
     expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), matrix.n_genes))
     expression.has_canonical_format = not found[:, UNORDERED].any()
     return _Gathered(expression, totals, found)
