@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from jaxtyping import Float, Int
 from histpert.embeddings import GeneEmbeddings, match_genes, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
-from histpert.screens import PRESETS, Screen, assign_folds, read_screen, simulate_screen
+from histpert.histograms.folders import Folder
+from histpert.screens import PRESETS, GroupedCells, assign_folds, open_screen, simulate_screen
 from studies.options import SIMULATED, StudyOptions
+from studies.shards import shared_out
+from studies.store_progress import store_progress
 
 __all__ = ["StudyData", "check_writable", "prepare"]
 
@@ -33,7 +37,7 @@ class StudyData:
         perturbations: Names, in the store's order.
         vectors: Their embeddings.
         folds: The fold that holds out each.
-        store: Folder of the store.
+        store: Where the store is.
         notes: What was guessed and left out.
     """
 
@@ -44,7 +48,7 @@ class StudyData:
     perturbations: tuple[str, ...]
     vectors: Float[np.ndarray, "perturbation feature"]
     folds: Int[np.ndarray, "perturbation"]
-    store: Path
+    store: Folder
     notes: tuple[str, ...]
 
 
@@ -54,13 +58,13 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
-    screen, embeddings = _screen_and_embeddings(options)
-    print(f"screen {screen.name}", flush=True)
-    for note in screen.notes:
-        print(f"  {note}", flush=True)
-    folds = assign_folds(screen.perturbations, options.folds, options.model.seed)
-    assert options.store is not None
-    store = open_or_build(options.store, screen, folds, bin_counts)
+    with _screen_and_embeddings(options) as (screen, embeddings, notes):
+        print(f"screen {screen.name}", flush=True)
+        for note in notes:
+            print(f"  {note}", flush=True)
+        folds = assign_folds(screen.perturbations, options.folds, options.model.seed)
+        with store_progress() as progress:
+            store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
         screen=screen.name,
@@ -70,8 +74,8 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
         perturbations=screen.perturbations,
         vectors=vectors,
         folds=folds,
-        store=store.path,
-        notes=screen.notes,
+        store=store.folder,
+        notes=notes,
     )
 
 
@@ -94,29 +98,35 @@ def check_writable(out: Path, study: str) -> None:
         raise InputError(f"--out {folder} cannot be written ({error.strerror}): name another folder") from error
 
 
-def _screen_and_embeddings(options: StudyOptions) -> tuple[Screen, GeneEmbeddings]:
+@contextmanager
+def _screen_and_embeddings(options: StudyOptions) -> Iterator[tuple[GroupedCells, GeneEmbeddings, tuple[str, ...]]]:
+    """The cells of all perturbations that have an embedding, their embeddings, and notes."""
     if options.screen == SIMULATED:
         if options.embeddings:
             raise InputError("--embeddings goes with --screen: the simulated screen has embeddings of its own")
         simulated = simulate_screen(options.model.seed, PRESETS["easy"])
-        return simulated.screen, simulated.embeddings["good"]
+        yield simulated.screen, simulated.embeddings["good"], simulated.screen.notes
+        return
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings, options.names)
-    screen = read_screen(options.screen, options.read)
-    found = match_genes(embeddings, screen.perturbations, options.names.aliases)
-    screen = screen.with_notes(
-        f"{len(screen.perturbations)} perturbations, {screen.n_cells[0]:,} control cells, {len(screen.genes):,} genes",
-        *embeddings.notes,
-        *found.notes,
-    )
-    if not found.embeddings.genes:
-        raise InputError(
-            f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: "
-            f"the screen has {', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
-        )
-    if found.missing:
-        screen = screen.with_perturbations(found.embeddings.genes).with_notes(
-            f"left out {len(found.missing)} perturbations without an embedding: {', '.join(found.missing)}"
-        )
-    return screen, found.embeddings
+    with open_screen(options.screen, options.read, options.working_space()) as opened:
+        found = match_genes(embeddings, opened.perturbations, options.names.aliases)
+        if not found.embeddings.genes:
+            raise InputError(
+                f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: the screen has "
+                f"{', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
+            )
+        wanted = opened.with_perturbations(found.embeddings.genes)
+        with shared_out(wanted, options) if options.shards > 1 else nullcontext(wanted.read()) as screen:
+            n_control, n_genes = screen.n_cells[0], len(screen.genes)
+            notes = (
+                *screen.notes,
+                f"{len(opened.perturbations)} perturbations, {n_control:,} control cells, {n_genes:,} genes",
+                *embeddings.notes,
+                *found.notes,
+            )
+            if found.missing:
+                left_out = f"left out {len(found.missing)} perturbations without an embedding: "
+                notes = (*notes, left_out + ", ".join(found.missing))
+            yield screen, found.embeddings, notes

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from histpert.errors import InputError
+from histpert.histograms.remote import without_secrets
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.data import StudyData
 from studies.ledger import Entry, Ledger
@@ -190,7 +191,8 @@ def _resources(options: StudyOptions, is_local: bool) -> dict[str, float]:
 def _record(name: str, options: StudyOptions, data: StudyData) -> dict[str, Any]:
     """What is needed to run the study again."""
     settings = asdict(options)
-    settings |= {key: str(settings[key]) for key in ("out", "store")}
+    settings |= {"out": str(options.out), "store_cache": str(options.store_cache)}
+    settings["store"] = without_secrets(options.store)
     settings["embeddings"] = [str(path) for path in options.embeddings]
     return {
         "study": name,

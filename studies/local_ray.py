@@ -18,6 +18,9 @@ __all__ = ["ray_session"]
 
 LONGEST_TEMPORARY_FOLDER = 18
 
+TOKEN = secrets.token_hex(32)
+"""Of the Rays that this process starts; Ray reads it once."""
+
 TUNE_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # and Tune's own state is never restored
@@ -81,7 +84,7 @@ def _local() -> Iterator[Path]:
     # Before Ray is imported, which reads these once. A token in the environment keeps Ray from leaving one in the home.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = TOKEN
     import ray
 
     folder = tempfile.mkdtemp(prefix="histpert-ray-", dir=_short_temporary_folder())

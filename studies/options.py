@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ import tyro
 from histpert.command_line import absolute, parsed
 from histpert.embeddings import EmbeddingOptions
 from histpert.errors import InputError, exit_status
-from histpert.screens import ReadOptions
+from histpert.histograms.remote import Cache, is_remote
+from histpert.memory import available_bytes
+from histpert.screens import ReadOptions, WorkingSpace
 from histpert.settings import ModelSettings
 
 __all__ = ["SIMULATED", "StudyOptions", "default_out", "run_script"]
@@ -26,6 +29,11 @@ def default_out() -> Path:
     """`results` in the current folder, or `~/histpert-results` where that folder is Ray's copy of an uploaded one."""
     here = Path.cwd()
     return Path.home() / "histpert-results" if "runtime_resources" in here.parts else here / "results"
+
+
+def default_cache() -> Path:
+    """Where programs keep what they can fetch again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histpert"
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,18 @@ class StudyOptions:
     """Folds of the cross-validation over perturbations."""
     out: Path = field(default_factory=default_out)
     """Results go to a folder named after the study in here. On a cluster, one that all nodes see."""
-    store: Path | None = None
-    """Folder of the histogram stores; default: `stores` in --out. On a cluster, one that all nodes see."""
+    store: str = ""
+    """Folder of the histogram stores; default: `stores` in --out. On a cluster, one that all nodes see, or one on
+    object storage: s3://bucket/stores, gs://bucket/stores."""
+    store_cache: Path = field(default_factory=default_cache)
+    """Folder on each node for what is fetched from a store on object storage."""
+    store_cache_gb: float = 100.0
+    """The most that it may hold."""
+    memory_gb: float | None = None
+    """The most memory for a screen's values, 8 bytes each; more go through a file in --store. Default: half of what is
+    free."""
+    shards: int = 1
+    """Read and count the screen in as many Ray tasks, spread over the nodes of a cluster that all see its file."""
     gpus_per_trial: float | None = None
     """Share of a GPU for each trial, 0.25 runs four at once; default: 1 where there is a GPU, else 0."""
     threads_per_trial: int = 1
@@ -57,11 +75,29 @@ class StudyOptions:
             raise InputError(f"--threads-per-trial {self.threads_per_trial}: must be 1 or more")
         if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < inf:
             raise InputError(f"--gpus-per-trial {self.gpus_per_trial}: must be a number, 0 or more")
+        if self.memory_gb is not None and not 0 <= self.memory_gb < inf:
+            raise InputError(f"--memory-gb {self.memory_gb}: must be a number, 0 or more")
+        if self.shards < 1:
+            raise InputError(f"--shards {self.shards}: must be 1 or more")
         object.__setattr__(self, "out", absolute(self.out, "--out"))
-        object.__setattr__(self, "store", absolute(self.store or self.out / "stores", "--store"))
+        if not 0 < self.store_cache_gb < inf:
+            raise InputError(f"--store-cache-gb {self.store_cache_gb}: must be a number above 0")
+        if not is_remote(self.store):
+            object.__setattr__(self, "store", str(absolute(self.store or self.out / "stores", "--store")))
+        object.__setattr__(self, "store_cache", absolute(self.store_cache, "--store-cache"))
         object.__setattr__(self, "embeddings", tuple(absolute(path, "--embeddings") for path in self.embeddings))
         if self.screen != SIMULATED:
             object.__setattr__(self, "screen", str(absolute(self.screen, "--screen")))
+
+    @property
+    def cache(self) -> Cache:
+        """For files of a store on object storage."""
+        return Cache(self.store_cache, int(self.store_cache_gb * 1e9))
+
+    def working_space(self, n_shards: int = 1) -> WorkingSpace:
+        """Memory for a screen's values, shared by as many processes, and a folder for more."""
+        n_bytes = available_bytes() / 2 if self.memory_gb is None else self.memory_gb * 1e9
+        return WorkingSpace(int(n_bytes / n_shards), self.store_cache if is_remote(self.store) else Path(self.store))
 
 
 Options = TypeVar("Options")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from histpert.histograms import FoldCounts, HistogramStore
+from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate
 from histpert.models import METHODS
 from histpert.results import METRICS
@@ -111,9 +112,9 @@ def failed_entry(plan: Plan, job: Job, error: str, status: str = "failed") -> En
 
 
 @lru_cache(maxsize=1)
-def _open_store(path: Path) -> HistogramStore:
+def _open_store(folder: Folder) -> HistogramStore:
     """The store, opened once per process."""
-    return HistogramStore(path)
+    return HistogramStore(folder)
 
 
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:

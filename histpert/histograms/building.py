@@ -2,177 +2,281 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
+import scipy.sparse as sp
+from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from histpert.errors import InputError
-from histpert.histograms.counting import GroupMoments, counter, group_moments, no_counts
+from histpert.histograms.counting import Counting, group_moments
 from histpert.histograms.edges import BinEdges, bin_edges
+from histpert.histograms.folders import Folder, LocalFolder, checksum_of, folder_at
+from histpert.histograms.group_files import Column, group_file
 from histpert.histograms.ranges import NO_FOLD, Ranges
-from histpert.histograms.store import FORMAT, REFERENCE_BINS, HistogramStore, checksum, read_manifest
+from histpert.histograms.remote import Cache, RemoteFolder
+from histpert.histograms.store import (
+    FORMAT,
+    MOMENTS,
+    REFERENCE_BINS,
+    HistogramStore,
+    moments_of,
+    read_manifest,
+)
 from histpert.results import write_json, written_atomically
-from histpert.screens.screen import Screen
-from histpert.threads import for_each
+from histpert.screens.screen import GroupedCells
+from histpert.threads import in_order
 
-__all__ = ["open_or_build"]
+__all__ = ["Progress", "open_or_build"]
+
+Progress = Callable[[str, int, int], object]
+"""Told what is done now, and how many groups of cells are through, of how many; 0 of 0 while waiting."""
+
+Result = TypeVar("Result")
 
 
 def open_or_build(
-    root: str | Path, screen: Screen, folds: Int[np.ndarray, "perturbation"], bin_counts: Iterable[int]
+    root: str | Path,
+    screen: GroupedCells,
+    folds: Int[np.ndarray, "perturbation"],
+    bin_counts: Iterable[int],
+    progress: Progress = lambda stage, done, total: None,
+    cache: Cache | None = None,
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
-    One process builds, others that want the same store wait for it.
+    One process builds, others that want the same store wait for it. On object storage that holds for the processes of
+    a node; what two nodes build is the same.
 
     Args:
-        root: Folder for stores; made where it is missing.
+        root: Folder for stores, made where it is missing: a path, or a URI on object storage.
         screen: The screen.
         folds: The fold that holds out each perturbation.
         bin_counts: Bin counts that the store must have.
+        progress: Told what goes on, from any thread, one call at a time.
+        cache: Where files on object storage are kept on this node.
 
     Raises:
         InputError: The folder cannot be written.
     """
+    progress = _one_at_a_time(progress)
     fingerprint = screen.fingerprint()
     identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
-    path = Path(root) / f"{screen.name}-{identity}"
+    folder = folder_at(root, cache) / f"{screen.name}-{identity}"
+    path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
     wanted = sorted(set(bin_counts))
-    if not _lacking(path, wanted):
-        return HistogramStore(path)
+    if not _lacking(folder, wanted):
+        return HistogramStore(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / "lock"):
+        with _locked(path / "lock", lambda: progress("waiting for another process that builds this store", 0, 0)):
             # Another process may have built it while this one waited.
-            if lacking := _lacking(path, wanted):
-                _build(path, screen, fingerprint, folds, lacking)
+            if lacking := _lacking(folder, wanted):
+                made = _build(path, folder, screen, folds, lacking, progress)
+                about = {
+                    "format": FORMAT,
+                    "screen": screen.name,
+                    "fingerprint": fingerprint,
+                    "genes": screen.genes,
+                    "perturbations": screen.perturbations,
+                    "n_cells": screen.n_cells.tolist(),
+                    "folds": folds.tolist(),
+                }
+                _make_visible(path, folder, about, made, progress)
     except OSError as error:
-        raise InputError(f"the store {path} cannot be written ({error}): name another folder with --store") from error
-    return HistogramStore(path)
+        option = "--store" if isinstance(folder, LocalFolder) else "--store-cache"
+        raise InputError(f"the store {path} cannot be written ({error}): name another folder with {option}") from error
+    return HistogramStore(folder)
 
 
-def _lacking(path: Path, bin_counts: Sequence[int]) -> list[int]:
-    files = (read_manifest(path) or {"files": {}})["files"]
+def _one_at_a_time(progress: Progress) -> Progress:
+    lock = Lock()
+
+    def told(stage: str, done: int, total: int) -> None:
+        with lock:
+            progress(stage, done, total)
+
+    return told
+
+
+@contextmanager
+def _locked(path: Path, say_waiting: Callable[[], object]) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say_waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _files(folder: Folder) -> dict[str, dict[str, Any]]:
+    return (read_manifest(folder) or {"files": {}})["files"]
+
+
+def _lacking(folder: Folder, bin_counts: Sequence[int]) -> list[int]:
+    files = _files(folder)
     return [n_bins for n_bins in bin_counts if f"counts_B{n_bins}.arrow" not in files]
 
 
-def _build(
-    path: Path, screen: Screen, fingerprint: str, folds: Int[np.ndarray, "perturbation"], bin_counts: Sequence[int]
+def _make_visible(
+    path: Path,
+    folder: Folder,
+    about: Mapping[str, Any],
+    made: Mapping[str, dict[str, Any]],
+    progress: Progress,
 ) -> None:
-    """Write moments and counts, and last the manifest that makes them visible."""
-    files = (read_manifest(path) or {"files": {}})["files"]
-    if files:
-        store = HistogramStore(path)
-        moments, ranges = store.moments, store.ranges
+    """Write the manifest, last of all; to object storage everything is sent first, and kept here as if fetched."""
+    if isinstance(folder, RemoteFolder):
+        for n_sent, name in enumerate(made, start=1):
+            progress("upload", n_sent, len(made))
+            folder.put(path / name, name)
+    while not _files(folder).keys() >= made.keys():  # another node may write its manifest at the same time
+        write_json(path / "manifest.json", {**about, "files": _files(folder) | dict(made)})
+        if isinstance(folder, RemoteFolder):
+            folder.put(path / "manifest.json", "manifest.json")
+    if isinstance(folder, RemoteFolder):
+        for name, checksum in made.items():
+            folder.cache.keep(path / name, checksum)
+        (path / "manifest.json").unlink(missing_ok=True)
+
+
+def _build(
+    path: Path,
+    folder: Folder,
+    screen: GroupedCells,
+    folds: Int[np.ndarray, "perturbation"],
+    bin_counts: Sequence[int],
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Write moments and counts; returns the checksum of each file."""
+    for left_over in path.glob(".*.arrow.*"):  # by a process that was killed
+        left_over.unlink()
+    builder = _Builder(path, screen, folds, progress)
+    if _files(folder):
+        ranges, made, others = HistogramStore(folder).ranges, {}, {}
     else:
-        moments = group_moments(screen.expression, screen.group_start)
-        ranges = Ranges.of(moments, folds)
+        ranges = builder.write_moments()
+        reference = bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS)
+        others = {"reference.arrow": (reference, np.arange(len(screen.genes)))}
+        made = builder.checksums(["moments.arrow", "ranges.arrow"])
     wanted = {
         f"counts_B{n_bins}.arrow": (bin_edges(ranges.minimum, ranges.maximum, n_bins), ranges.gene)
         for n_bins in bin_counts
-    }
-    if not files:
-        files = _write_moments(path, screen, moments) | _write_ranges(path, ranges)
-        reference = bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS)
-        wanted["reference.arrow"] = (reference, np.arange(len(screen.genes)))
-    files = files | _write_counts(path, screen, wanted)
-    write_json(
-        path / "manifest.json",
-        {
-            "format": FORMAT,
-            "screen": screen.name,
-            "fingerprint": fingerprint,
-            "genes": screen.genes,
-            "perturbations": screen.perturbations,
-            "n_cells": moments.n_cells.tolist(),
-            "folds": folds.tolist(),
-            "files": files,
-        },
-    )
+    } | others
+    builder.write_counts(wanted)
+    return made | builder.checksums(list(wanted))
 
 
-def _write_moments(path: Path, screen: Screen, moments: GroupMoments) -> dict[str, dict[str, Any]]:
-    sums = {f"sum_{k}": values for k, values in enumerate(moments.power_sums, start=1)}
-    extremes = {"minimum": moments.minimum, "maximum": moments.maximum, "n_detected": moments.n_detected}
-    file = path / "moments.arrow"
-    with written_atomically(file) as beside:
-        _write(beside, screen, {"n_cells": moments.n_cells, **sums, **extremes})
-    return {file.name: checksum(file)}
+class _Builder:
+    """Writes files of the store, a row per group, as groups are through."""
+
+    def __init__(
+        self, path: Path, screen: GroupedCells, folds: Int[np.ndarray, "perturbation"], progress: Progress
+    ) -> None:
+        self._path, self._screen, self._folds, self._progress = path, screen, folds, progress
+        self._labels = {
+            "perturbation": pa.array(["control", *screen.perturbations]),
+            "fold": pa.array([None, *folds.tolist()], pa.int64()),
+            "n_cells": pa.array(screen.n_cells, pa.int64()),
+        }
+        self._about = {"format": FORMAT, "screen": screen.name, "genes": screen.genes}
+
+    def write_moments(self) -> Ranges:
+        """Write the moments of each group, and the ranges that follow from them."""
+        of_gene = (len(self._screen.genes),)
+        columns = {name: Column(np.float64, of_gene) for name in MOMENTS[:-1]} | {
+            MOMENTS[-1]: Column(np.int64, of_gene)
+        }
+        path = self._path / "moments.arrow"
+        with group_file(path, self._labels, columns, self._about) as write:
+            self._for_each_group("moments", _moments, write)
+        with pa.memory_map(str(path)) as mapped:
+            ranges = Ranges.of(moments_of(pa.ipc.open_file(mapped).read_all()), self._folds)
+        genes = pa.DictionaryArray.from_arrays(pa.array(ranges.gene, pa.int32()), pa.array(self._screen.genes))
+        table = pa.table({**ranges._asdict(), "gene": genes})
+        with (
+            written_atomically(self._path / "ranges.arrow") as beside,
+            pa.ipc.new_file(str(beside), table.schema) as file,
+        ):
+            file.write_table(table)
+        return ranges
+
+    def write_counts(self, wanted: Mapping[str, tuple[BinEdges, Int[np.ndarray, "range"]]]) -> None:
+        """Write files of counts, given the edges of the ranges of each and the gene of each range.
+
+        The first ranges are those of all genes over all cells, beyond which no cell is. A group is counted on all
+        ranges and bin counts while its cells are in the cache.
+        """
+        n_genes, dtype = len(self._screen.genes), _count_type(self._screen.n_cells)
+        counting = {name: Counting(n_genes, *on, dtype) for name, on in wanted.items()}
+        with ExitStack() as stack:
+            writers = {}
+            for name, (edges, genes) in wanted.items():
+                columns = {
+                    "counts": Column(dtype, (len(genes), edges.n_bins)),
+                    "outside": Column(np.int32, (len(genes) - n_genes,)),
+                }
+                about = {**self._about, "n_bins": edges.n_bins}
+                writers[name] = stack.enter_context(group_file(self._path / name, self._labels, columns, about))
+
+            def write(group: int, counted: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+                for name, arrays in counted.items():
+                    writers[name](group, arrays)
+
+            self._for_each_group("counts", _CountOn(counting, n_genes), write)
+
+    def _for_each_group(
+        self, stage: str, work: Callable[[sp.csr_matrix], Result], write: Callable[[int, Result], object]
+    ) -> None:
+        n_groups, n_done = len(self._screen.n_cells), count(1)
+        self._progress(stage, 0, n_groups)
+
+        def done(group: int, result: Result) -> None:
+            write(group, result)
+            self._progress(stage, next(n_done), n_groups)
+
+        self._screen.for_each_group(work, done)
+
+    def checksums(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Of files that are written."""
+        return dict(zip(names, in_order(checksum_of, [self._path / name for name in names]), strict=True))
 
 
-def _write_ranges(path: Path, ranges: Ranges) -> dict[str, dict[str, Any]]:
-    file, table = path / "ranges.arrow", pa.table(ranges._asdict())
-    with written_atomically(file) as beside, pa.ipc.new_file(str(beside), table.schema) as writer:
-        writer.write_table(table)
-    return {file.name: checksum(file)}
+def _moments(cells: sp.csr_matrix) -> dict[str, np.ndarray]:
+    """The moments of one group, by column."""
+    moments = group_moments(cells, np.array([0, cells.indptr.size - 1]))
+    columns = *moments.power_sums, moments.minimum, moments.maximum, moments.n_detected
+    return dict(zip(MOMENTS, columns, strict=True))
 
 
-def _write_counts(
-    path: Path, screen: Screen, wanted: dict[str, tuple[BinEdges, Int[np.ndarray, "range"]]]
-) -> dict[str, dict[str, Any]]:
-    """Count each group on all ranges and bin counts while its cells are in the cache, and write it to its place.
+@dataclass(frozen=True)
+class _CountOn:
+    """The counts of one group, by file and column."""
 
-    `wanted` has for each file the edges of its ranges, and the gene of each: all genes on their range over all cells,
-    beyond which no cell is, and more.
-    """
-    n_groups, n_genes, dtype = len(screen.n_cells), len(screen.genes), _count_type(screen.n_cells)
-    with ExitStack() as stack:
-        files = []
-        for name, (edges, genes) in wanted.items():
-            beside = stack.enter_context(written_atomically(path / name))
-            zeros = no_counts(n_groups, edges, dtype)
-            arrays = {"counts": zeros.in_bin, "outside": zeros.outside[:, n_genes:]}
-            _write(beside, screen, {column: array for column, array in arrays.items() if array.size})
-            files.append((edges, counter(screen.expression, edges, genes), stack.enter_context(_rows_of(beside))))
+    counting: Mapping[str, Counting]
+    n_genes: int
 
-        def count(group: int) -> None:
-            for edges, add, write in files:
-                counts = no_counts(1, edges, dtype)
-                add(screen.group_start[group : group + 2], counts)
-                write(group, {"counts": counts.in_bin, "outside": counts.outside[:, n_genes:]})
-
-        for_each(count, range(n_groups))
-    return {name: checksum(path / name) for name in wanted}
+    def __call__(self, cells: sp.csr_matrix) -> dict[str, dict[str, np.ndarray]]:
+        counted = {name: count(cells, np.array([0, cells.indptr.size - 1])) for name, count in self.counting.items()}
+        return {
+            name: {"counts": counts.in_bin, "outside": counts.outside[:, self.n_genes :]}
+            for name, counts in counted.items()
+        }
 
 
 def _count_type(n_cells: Int[np.ndarray, "group"]) -> type[np.signedinteger]:
     """The smallest integer that holds any count and that torch can calculate with."""
     return np.int16 if n_cells.max() <= np.iinfo(np.int16).max else np.int32
-
-
-def _write(path: Path, screen: Screen, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays with a row per group."""
-    columns: dict[str, pa.Array] = {"perturbation": pa.array(["control", *screen.perturbations])}
-    for name, array in arrays.items():
-        values = pa.array(array.reshape(-1))
-        columns[name] = values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, array[0].size)
-    table = pa.table(columns)
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_table(table)
-
-
-@contextmanager
-def _rows_of(path: Path) -> Iterator[Callable[[int, dict[str, np.ndarray]], None]]:
-    """What writes a row of the columns of lists, in place of the zeros there: the whole would not fit into memory."""
-    with pa.memory_map(str(path)) as mapped:
-        start, table = mapped.read_buffer().address, pa.ipc.open_file(mapped).read_all()
-        lists = {name: cast("pa.FixedSizeListArray", table[name].chunk(0)) for name in table.column_names[1:]}
-        offset = {name: cast("pa.Buffer", column.values.buffers()[1]).address - start for name, column in lists.items()}
-    with path.open("r+b", buffering=0) as file:
-
-        def write(row: int, arrays: dict[str, np.ndarray]) -> None:
-            for name, first in offset.items():
-                content = np.ascontiguousarray(arrays[name]).data
-                if os.pwrite(file.fileno(), content, first + row * content.nbytes) < content.nbytes:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        yield write

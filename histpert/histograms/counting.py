@@ -6,11 +6,11 @@ less its nonzeros. Shards are row ranges of one screen; counts of shards add up,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
-from typing import no_type_check
+from operator import add
+from typing import TypeVar, no_type_check
 
 import numba
 import numpy as np
@@ -18,13 +18,8 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from histpert.histograms.edges import BinEdges
-from histpert.threads import for_each
 
-__all__ = ["Counts", "GroupMoments", "count_groups", "count_shard", "counter", "group_moments", "merge", "no_counts"]
-
-
-N_PARTS = 64
-"""Ranges of groups that are shared out among threads."""
+__all__ = ["Counting", "Counts", "GroupMoments", "count_shard", "group_moments", "merge"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,10 @@ class Counts:
 
     in_bin: Int[np.ndarray, "group range bin"]
     outside: Int[np.ndarray, "group range"]
+
+    def __add__(self, other: Counts) -> Counts:
+        """Of other cells of the same groups."""
+        return Counts(self.in_bin + other.in_bin, self.outside + other.outside)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,19 @@ class GroupMoments:
     minimum: Float[np.ndarray, "group gene"]
     maximum: Float[np.ndarray, "group gene"]
     n_detected: Int[np.ndarray, "group gene"]
+
+    def __add__(self, other: GroupMoments) -> GroupMoments:
+        """Of other cells of the same groups."""
+        return GroupMoments(
+            n_cells=self.n_cells + other.n_cells,
+            power_sums=tuple(map(add, self.power_sums, other.power_sums)),
+            minimum=np.minimum(self.minimum, other.minimum),
+            maximum=np.maximum(self.maximum, other.maximum),
+            n_detected=self.n_detected + other.n_detected,
+        )
+
+
+Sums = TypeVar("Sums", Counts, GroupMoments)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -138,12 +150,49 @@ def _sum_rows(data, indices, indptr, group_start, sums, minimum, maximum, detect
                 maximum[group, gene] = max(maximum[group, gene], 0.0)
 
 
+class Counting:
+    """Counts cells on ranges; what is the same for all cells is worked out once, and can be sent elsewhere.
+
+    Args:
+        n_genes: Genes of the cells.
+        edges: Edges of each range that is counted on.
+        genes: The gene of each range, which may have several; by default each gene has one.
+        dtype: Type of the counts.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        edges: BinEdges,
+        genes: Int[np.ndarray, "range"] | None = None,
+        dtype: type[np.signedinteger] = np.int32,
+    ):
+        self._shape, self._dtype = (len(edges.lower), edges.n_bins), dtype
+        first, following = np.full(n_genes, -1, dtype=np.int32), np.full(len(edges.lower), -1, dtype=np.int32)
+        for which, gene in reversed(list(enumerate(range(n_genes) if genes is None else genes.tolist()))):
+            first[gene], following[which] = which, first[gene]
+        near = 1e-9 + 1e-15 * np.max(np.abs(edges.lower) / edges.width + edges.n_bins, initial=0).item()  # of rounding
+        scale = np.stack([edges.lower, 1 / edges.width], axis=1)
+        self._ranges = first, following, scale, near, np.stack([edges.lower, edges.width], axis=1)
+
+    def __call__(self, expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound"]) -> Counts:
+        """As `count_shard`."""
+        counts = self.none(len(group_start) - 1)
+        rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
+        _count_rows(*rows, np.asarray(group_start, dtype=np.int64), *self._ranges, counts.in_bin, counts.outside)
+        return counts
+
+    def none(self, n_groups: int) -> Counts:
+        """Counts of 0."""
+        in_bin = np.zeros((n_groups, *self._shape), dtype=self._dtype)
+        return Counts(in_bin, np.zeros((n_groups, self._shape[0]), dtype=np.int32))
+
+
 def count_shard(
     expression: sp.csr_matrix,
     group_start: Int[np.ndarray, "bound"],
     edges: BinEdges,
     genes: Int[np.ndarray, "range"] | None = None,
-    dtype: type[np.signedinteger] = np.int32,
 ) -> Counts:
     """Count the cells of one shard.
 
@@ -153,62 +202,16 @@ def count_shard(
             group and after the last are passed over.
         edges: Edges of each range that is counted on.
         genes: The gene of each range, which may have several; by default each gene has one.
-        dtype: Type of the counts.
 
     Returns:
         Counts per group, range of `edges`, and bin.
     """
-    counts = no_counts(len(group_start) - 1, edges, dtype)
-    counter(expression, edges, genes)(group_start, counts)
-    return counts
+    return Counting(_n_genes(expression), edges, genes)(expression, group_start)
 
 
-def no_counts(n_groups: int, edges: BinEdges, dtype: type[np.signedinteger]) -> Counts:
-    """Counts of 0."""
-    shape = (n_groups, len(edges.lower))
-    return Counts(np.zeros((*shape, edges.n_bins), dtype=dtype), np.zeros(shape, dtype=np.int32))
-
-
-def counter(
-    expression: sp.csr_matrix, edges: BinEdges, genes: Int[np.ndarray, "range"] | None
-) -> Callable[[Int[np.ndarray, "bound"], Counts], None]:
-    """What adds the cells of groups, given as for `count_shard`, to counts of 0."""
-    n_genes = _n_genes(expression)
-    first, following = np.full(n_genes, -1, dtype=np.int32), np.full(len(edges.lower), -1, dtype=np.int32)
-    for which, gene in reversed(list(enumerate(range(n_genes) if genes is None else genes.tolist()))):
-        first[gene], following[which] = which, first[gene]
-    near = 1e-9 + 1e-15 * np.max(np.abs(edges.lower) / edges.width + edges.n_bins, initial=0).item()  # of rounding
-    scale = np.stack([edges.lower, 1 / edges.width], axis=1)
-    ranges = first, following, scale, near, np.stack([edges.lower, edges.width], axis=1)
-    rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
-
-    def add(group_start: Int[np.ndarray, "bound"], counts: Counts) -> None:
-        _count_rows(*rows, np.asarray(group_start, dtype=np.int64), *ranges, counts.in_bin, counts.outside)
-
-    return add
-
-
-def merge(shards: Iterable[Counts]) -> Counts:
-    """Counts of all shards together: the sum, whatever way the cells were shared out."""
-    return reduce(lambda left, right: Counts(left.in_bin + right.in_bin, left.outside + right.outside), shards)
-
-
-def count_groups(
-    expression: sp.csr_matrix,
-    group_start: Int[np.ndarray, "bound"],
-    edges: BinEdges,
-    genes: Int[np.ndarray, "range"] | None = None,
-    dtype: type[np.signedinteger] = np.int32,
-) -> Counts:
-    """Like `count_shard`, on all cores: whole groups are shared out."""
-    counts, add = no_counts(len(group_start) - 1, edges, dtype), counter(expression, edges, genes)
-
-    def add_groups(groups: slice) -> None:
-        bounds = group_start[groups.start : groups.stop + 1]
-        add(bounds, Counts(counts.in_bin[groups], counts.outside[groups]))
-
-    _in_threads(add_groups, group_start)
-    return counts
+def merge(shards: Iterable[Sums]) -> Sums:
+    """Counts, or moments, of all shards together, each with a row per group, whatever way the cells were shared out."""
+    return reduce(lambda left, right: left + right, shards)
 
 
 def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound"]) -> GroupMoments:
@@ -227,28 +230,12 @@ def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound
         maximum=np.full((n_groups, n_genes), -np.inf),
         n_detected=np.zeros((n_groups, n_genes), dtype=np.int64),
     )
-    indptr = expression.indptr.astype(np.int64)
-
-    def add(groups: slice) -> None:
-        starts = np.asarray(group_start[groups.start : groups.stop + 1], dtype=np.int64)
-        targets = (
-            sums[:, groups],
-            moments.minimum[groups],
-            moments.maximum[groups],
-            moments.n_detected[groups],
-        )
-        _sum_rows(expression.data, expression.indices, indptr, starts, *targets)
-
-    _in_threads(add, group_start)
+    rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
+    _sum_rows(
+        *rows, np.asarray(group_start, dtype=np.int64), sums, moments.minimum, moments.maximum, moments.n_detected
+    )
     return moments
 
 
 def _n_genes(expression: sp.csr_matrix) -> int:
     return expression.shape[1]  # pyright: ignore[reportOptionalSubscript]
-
-
-def _in_threads(work: Callable[[slice], object], group_start: Int[np.ndarray, "bound"]) -> None:
-    """Call `work` with ranges of groups of about equal numbers of cells."""
-    bounds = np.searchsorted(group_start, np.linspace(0, group_start[-1], N_PARTS + 1))
-    bounds[0], bounds[-1] = 0, len(group_start) - 1
-    for_each(work, [slice(int(first), int(end)) for first, end in pairwise(bounds) if end > first])

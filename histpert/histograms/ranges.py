@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from histpert.histograms.counting import GroupMoments
 
-__all__ = ["NO_FOLD", "Ranges", "overall_range", "training_range"]
+__all__ = ["NO_FOLD", "Ranges"]
 
 NO_FOLD = -1
 
@@ -27,13 +27,18 @@ class Ranges(NamedTuple):
     @staticmethod
     def of(moments: GroupMoments, folds: Int[np.ndarray, "perturbation"]) -> Ranges:
         """The ranges of a screen."""
-        minimum, maximum = overall_range(moments)
-        parts = [Ranges(np.arange(len(minimum)), np.full(len(minimum), NO_FOLD), minimum, maximum)]
-        for fold in np.unique(folds).tolist():
-            low, high = training_range(moments, folds, fold)
-            genes = np.flatnonzero((low != minimum) | (high != maximum))
-            parts.append(Ranges(genes, np.full(len(genes), fold), low[genes], high[genes]))
-        return Ranges(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        # Extremes of control and of what each fold holds out; all moments may not fit into memory.
+        names = np.unique(folds).tolist()
+        parts = [np.array([0]), *(np.flatnonzero(folds == fold) + 1 for fold in names)]
+        low = np.stack([moments.minimum[groups].min(axis=0) for groups in parts])
+        high = np.stack([moments.maximum[groups].max(axis=0) for groups in parts])
+        minimum, maximum = low.min(axis=0), high.max(axis=0)
+        ranges = [Ranges(np.arange(len(minimum)), np.full(len(minimum), NO_FOLD), minimum, maximum)]
+        for number, fold in enumerate(names, start=1):
+            least, most = np.delete(low, number, axis=0).min(axis=0), np.delete(high, number, axis=0).max(axis=0)
+            genes = np.flatnonzero((least != minimum) | (most != maximum))
+            ranges.append(Ranges(genes, np.full(len(genes), fold), least[genes], most[genes]))
+        return Ranges(*(np.concatenate(arrays) for arrays in zip(*ranges, strict=True)))
 
     def of_fold(self, fold: int) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
         """Smallest and largest value of each gene in a fold's training, or over all cells."""
@@ -41,16 +46,3 @@ class Ranges(NamedTuple):
         minimum, maximum = self.minimum[every], self.maximum[every]
         minimum[self.gene[own]], maximum[self.gene[own]] = self.minimum[own], self.maximum[own]
         return minimum, maximum
-
-
-def overall_range(moments: GroupMoments) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
-    """Smallest and largest value of each gene over all cells."""
-    return moments.minimum.min(axis=0), moments.maximum.max(axis=0)
-
-
-def training_range(
-    moments: GroupMoments, folds: Int[np.ndarray, "perturbation"], fold: int
-) -> tuple[Float[np.ndarray, "gene"], Float[np.ndarray, "gene"]]:
-    """Smallest and largest value of each gene over control and the training perturbations of a fold."""
-    seen = np.concatenate([[True], folds != fold])
-    return moments.minimum[seen].min(axis=0), moments.maximum[seen].max(axis=0)

@@ -8,7 +8,6 @@ count later adds a file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,19 +22,24 @@ from jaxtyping import Float, Int
 from histpert.errors import InputError
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges, bin_edges
+from histpert.histograms.folders import Folder, LocalFolder
 from histpert.histograms.ranges import NO_FOLD, Ranges
 from histpert.threads import for_each
 
 __all__ = [
     "FORMAT",
+    "MOMENTS",
     "REFERENCE_BINS",
     "FoldCounts",
     "HistogramStore",
-    "checksum",
+    "moments_of",
     "read_manifest",
 ]
 
-FORMAT = 3
+FORMAT = 4
+
+MOMENTS = ("sum_1", "sum_2", "sum_3", "sum_4", "minimum", "maximum", "n_detected")
+"""Columns of the file of moments."""
 
 REFERENCE_BINS = 32
 """Bins of the reference that scores of cells are taken from, the same for all bin counts and folds.
@@ -109,24 +113,25 @@ class HistogramStore:
     """One store folder, opened for reading. Arrays are views of the mapped files.
 
     Args:
-        path: Folder with `manifest.json`.
+        folder: Folder with `manifest.json`: a path, or one on object storage.
 
     Raises:
         InputError: No store there, one of another format, or a file whose checksum does not fit.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        manifest = read_manifest(self.path)
+    def __init__(self, folder: str | Path | Folder):
+        self.folder = LocalFolder(Path(folder)) if isinstance(folder, str | Path) else folder
+        manifest = read_manifest(self.folder)
         if manifest is None:
-            raise InputError(f"{self.path} holds no histogram store (manifest.json is missing)")
+            raise InputError(f"{self.folder} holds no histogram store (manifest.json is missing)")
         if manifest["format"] != FORMAT:
             raise InputError(
-                f"{self.path} is a store of format {manifest['format']}, this version reads format {FORMAT}: "
+                f"{self.folder} is a store of format {manifest['format']}, this version reads format {FORMAT}: "
                 "name another --store"
             )
         self._files: dict[str, dict[str, Any]] = manifest["files"]
         self._tables: dict[str, pa.Table] = {}
+        self.screen: str = manifest["screen"]
         self.fingerprint: str = manifest["fingerprint"]
         self.genes: tuple[str, ...] = tuple(manifest["genes"])
         self.perturbations: tuple[str, ...] = tuple(manifest["perturbations"])
@@ -135,21 +140,14 @@ class HistogramStore:
     @cached_property
     def moments(self) -> GroupMoments:
         """Moments of each group's cells; group 0 is control."""
-        table = self._table("moments.arrow")
-        return GroupMoments(
-            n_cells=table["n_cells"].to_numpy(),
-            power_sums=tuple(_array(table, f"sum_{k}") for k in (1, 2, 3, 4)),
-            minimum=_array(table, "minimum"),
-            maximum=_array(table, "maximum"),
-            n_detected=_array(table, "n_detected"),
-        )
+        return moments_of(self._table("moments.arrow"))
 
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, on each gene's range in training."""
         name = f"counts_B{n_bins}.arrow"
         for_each(self._table, [name, "moments.arrow"])
         ranges, n_genes = self.ranges, len(self.genes)
-        counts = _array(self._table(name), "counts").reshape(len(self.perturbations) + 1, len(ranges.gene), n_bins)
+        counts = _array(self._table(name), "counts")
         own = slice(*np.searchsorted(ranges.fold, [fold, fold + 1]).tolist())
         outside = np.zeros((len(counts), 0), dtype=np.int32)
         if own.stop > own.start:
@@ -170,44 +168,45 @@ class HistogramStore:
     def ranges(self) -> Ranges:
         """What is counted on."""
         table = self._table("ranges.arrow")
-        return Ranges(*(table[name].to_numpy() for name in Ranges._fields))
+        gene = cast("pa.DictionaryArray", table["gene"].chunk(0)).indices.to_numpy()
+        return Ranges(gene, *(table[name].to_numpy() for name in Ranges._fields[1:]))
 
     def _reference(self) -> Int[np.ndarray, "group gene bin"]:
         """Counts of all groups on the reference's bins, a view of the mapped file."""
-        counts = _array(self._table("reference.arrow"), "counts")
-        return counts.reshape(len(counts), len(self.genes), REFERENCE_BINS)
+        return _array(self._table("reference.arrow"), "counts")
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""
         if name not in self._tables:
-            path = self.path / name
             if name not in self._files:
-                raise InputError(f"{self.path} has no {name}: run the study again to add it")
-            if not path.is_file() or checksum(path) != self._files[name]:
-                raise InputError(
-                    f"{path} is missing or damaged (its checksum does not fit): delete {self.path} and run again"
-                )
-            self._tables[name] = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+                raise InputError(f"{self.folder} has no {name}: run the study again to add it")
+            self._tables[name] = pa.ipc.open_file(self.folder.fetch(name, self._files[name])).read_all()
         return self._tables[name]
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """What the store holds, or None where there is none."""
+def read_manifest(folder: Folder) -> dict[str, Any] | None:
+    """What the store holds, or None where there is none.
+
+    Raises:
+        InputError: It cannot be read, or is none.
+    """
+    content = folder.read("manifest.json")
     try:
-        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}/manifest.json cannot be read ({error}): delete {path} and run again") from error
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{folder}/manifest.json is damaged ({error}): delete {folder} and run again") from error
 
 
-def checksum(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+def moments_of(table: pa.Table) -> GroupMoments:
+    """Views of a table of moments."""
+    *power_sums, minimum, maximum, n_detected = (_array(table, name) for name in MOMENTS)
+    return GroupMoments(table["n_cells"].to_numpy(), tuple(power_sums), minimum, maximum, n_detected)
 
 
 def _array(table: pa.Table, name: str) -> np.ndarray:
-    """A column of lists as a groups x values view, without a copy."""
-    column = cast("pa.FixedSizeListArray", table[name].chunk(0))
-    return column.values.to_numpy(zero_copy_only=True).reshape(len(column), -1)
+    """A column of lists, or of lists of lists, as a view with an axis for each, without a copy."""
+    values, shape = cast("Any", table[name].chunk(0)), [len(table)]
+    while isinstance(values, pa.FixedSizeListArray):
+        shape.append(values.type.list_size)
+        values = values.values
+    return values.to_numpy(zero_copy_only=True).reshape(shape)

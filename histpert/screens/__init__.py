@@ -1,18 +1,22 @@
 """Perturb-seq screens: read from a file or simulated, and split into folds."""
 
 from histpert.screens.folds import assign_folds
-from histpert.screens.reading import ReadOptions, read_screen
-from histpert.screens.screen import Screen, group_cells
+from histpert.screens.reading import ReadOptions, open_screen, read_screen
+from histpert.screens.screen import GroupedCells, Screen, group_cells
 from histpert.screens.simulation import PRESETS, ScreenTruth, Simulation, simulate_screen
+from histpert.screens.working_space import WorkingSpace
 
 __all__ = [
     "PRESETS",
+    "GroupedCells",
     "ReadOptions",
     "Screen",
     "ScreenTruth",
     "Simulation",
+    "WorkingSpace",
     "assign_folds",
     "group_cells",
+    "open_screen",
     "read_screen",
     "simulate_screen",
 ]

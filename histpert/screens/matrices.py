@@ -72,6 +72,11 @@ class CellMatrix:
         sizes = [np.zeros(0, dtype=np.int64), *(np.diff(block.indptr) for block in blocks.values())]
         return replace(self, row_sizes=np.concatenate(sizes), read=lambda cells: blocks.pop(cells.start))
 
+    def sized(self) -> CellMatrix:
+        """The same with the number of stored values of each cell known, for which all blocks are read."""
+        sizes = [np.zeros(0, dtype=np.int64), *in_order(lambda cells: np.diff(self.read(cells).indptr), self.spans)]
+        return replace(self, row_sizes=np.concatenate(sizes))
+
     @staticmethod
     def of(values: Any, source: str = "the matrix") -> CellMatrix:
         """A SciPy sparse matrix in memory, or a dense array in memory or in a file (HDF5, zarr)."""

@@ -1,27 +1,28 @@
 """Telling raw counts from log-normalized values, and bringing both to one scale.
 
-A matrix is read once, in blocks; each is looked at, taken logarithms of, and put in its place while it is in the cache.
-What only the whole can tell, such as that whole numbers are log-normalized values all the same, is rare, and has the
-matrix read again.
+Cells are put in order with logarithms taken on the way, as counts mostly need. What only all cells together can tell,
+such as that whole numbers are log-normalized values all the same, is rare, and has the matrix read again. Where cells
+are shared out, facts of all shares are joined, so that the scale is one.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from histpert.errors import InputError
+from histpert.screens.gathering import FRACTIONS, NEGATIVE, OUTSIDE, UNORDERED, ZEROS, compacted, gather
 from histpert.screens.matrices import CellMatrix
-from histpert.threads import for_each
+from histpert.screens.working_space import WorkingSpace
 
-__all__ = ["TARGET_SUM", "log_normalize"]
-
-TARGET_SUM = 10_000.0
-"""Counts per cell after scaling, before the logarithm."""
+__all__ = ["CellValues", "Facts", "Scale", "log_normalize", "scale_of"]
 
 MAX_LOG_VALUE = 20.0
 """No log-normalized value is larger: log1p of all of a cell's counts scaled to a hundred million is 18.4."""
@@ -29,24 +30,67 @@ MAX_LOG_VALUE = 20.0
 ODD_SHARE = 0.05
 """Share of cells whose library size may be less than the sum of their counts, where the column is a guess."""
 
-TABULATED = 16
-"""Counts below this have their logarithm looked up."""
 
-FRACTIONS, NEGATIVE, ZEROS, UNORDERED, OUTSIDE = range(5)
-"""What is counted among the entries of a cell: values that are not whole, negative or 0; columns out of order or twice,
-and of no gene."""
+class Scale(Enum):
+    """What values are, and what becomes of them."""
+
+    LOGARITHMS = "values are log-normalized already"
+    BY_SUM = "raw counts, normalized by their sum per cell"
+    BY_COLUMN = "raw counts, normalized by the library size column"
+    NOT_BY_COLUMN = "raw counts, normalized by their sum per cell: the column of library sizes cannot be that"
+
+    def note(self, largest: float) -> str:
+        """What to tell the user; `largest` is the largest value on the scale."""
+        return self.value + (f" (largest {largest:.2f})" if self is Scale.LOGARITHMS else "")
 
 
-def log_normalize(
-    matrix: CellMatrix,
-    library_size: Float[np.ndarray, "cell"] | None,
-    *,
-    rows: Int[np.ndarray, "cell"] | None = None,
-    guessed: bool = False,
-) -> tuple[sp.csr_matrix, str]:
-    """`log1p(count / library size * 10,000)` of raw counts; log-normalized values as they are.
+@dataclass(frozen=True)
+class Facts:
+    """What some cells say about the scale of all.
 
-    Whole numbers only are taken for raw counts.
+    Attributes:
+        n_cells: Cells.
+        n_values: Values other than 0.
+        fractions: Some value is not whole.
+        least: The smallest value where any is negative, else 0.
+        n_odd: Cells with NaN or infinite values.
+        first_odd: Row of the first of them.
+        outside: Some column is of no gene.
+        n_less: Cells whose library size is less than the sum of their values.
+        impossible: Some library size cannot be one.
+    """
+
+    n_cells: int
+    n_values: int
+    fractions: bool
+    least: float
+    n_odd: int
+    first_odd: int
+    outside: bool
+    n_less: int
+    impossible: bool
+
+    @staticmethod
+    def joined(facts: Iterable[Facts]) -> Facts:
+        """The facts of all shares of the cells."""
+        return reduce(
+            lambda one, other: Facts(
+                n_cells=one.n_cells + other.n_cells,
+                n_values=one.n_values + other.n_values,
+                fractions=one.fractions or other.fractions,
+                least=min(one.least, other.least),
+                n_odd=one.n_odd + other.n_odd,
+                first_odd=min(one.first_odd, other.first_odd),
+                outside=one.outside or other.outside,
+                n_less=one.n_less + other.n_less,
+                impossible=one.impossible or other.impossible,
+            ),
+            facts,
+        )
+
+
+class CellValues:
+    """Values of some cells of a matrix, read in an order; the scale is taken for what it mostly is, until it is known.
 
     Args:
         matrix: Cells x genes.
@@ -54,166 +98,142 @@ def log_normalize(
         rows: Cells to take, in this order, each once; default: all.
         guessed: The library size is a guess, of no use for values that are log-normalized already, and not taken where
             it is less than the sum over the genes.
+        space: Where values lie.
+
+    Attributes:
+        facts: What they say about the scale.
+    """
+
+    def __init__(
+        self,
+        matrix: CellMatrix,
+        library_size: Float[np.ndarray, "cell"] | None,
+        *,
+        rows: Int[np.ndarray, "cell"] | None = None,
+        guessed: bool = False,
+        space: WorkingSpace | None = None,
+    ):
+        self._matrix, self._library_size, self._guessed = matrix, library_size, guessed
+        self._space = space or WorkingSpace()
+        self._rows = rows = np.arange(matrix.n_cells) if rows is None else rows
+        self._gathered = gather(matrix, rows, library_size, self._space)
+        found = np.any(self._gathered.found, axis=0).tolist()
+        if found[UNORDERED] and not found[OUTSIDE]:
+            tidy = gather(matrix, rows, None, self._space, as_they_are=True, into=self._gathered).expression
+            tidy.sum_duplicates()
+            self._matrix, self._rows = CellMatrix.of(tidy, matrix.source), np.arange(len(rows))
+            self._gathered = gather(self._matrix, self._rows, library_size, self._space)
+        self.facts = self._facts(rows)
+
+    def n_detected(self, n_cells: int) -> Int[np.ndarray, "gene"]:
+        """Of the first `n_cells` cells, those in which each gene is seen; none where the matrix is damaged."""
+        expression, n_genes = self._gathered.expression, self._matrix.n_genes
+        end = 0 if self.facts.outside else int(expression.indptr[n_cells])
+        seen = expression.indices[:end][expression.data[:end] != 0]
+        return np.bincount(seen, minlength=n_genes)
+
+    def _facts(self, rows: Int[np.ndarray, "cell"]) -> Facts:
+        totals, sizes = self._gathered.totals, self._library_size
+        found = np.any(self._gathered.found, axis=0).tolist()
+        odd = rows[~np.isfinite(totals)]
+        sizes = totals if sizes is None else sizes
+        return Facts(
+            n_cells=len(rows),
+            n_values=self._gathered.expression.nnz - self._gathered.found[:, ZEROS].sum(dtype=np.int64).item(),
+            fractions=found[FRACTIONS],
+            least=self._gathered.expression.data.min().item() if found[NEGATIVE] else 0.0,
+            n_odd=len(odd),
+            first_odd=odd.min(initial=self._matrix.n_cells).item(),
+            outside=found[OUTSIDE],
+            n_less=int(np.count_nonzero(~(sizes >= totals))),
+            impossible=bool((~np.isfinite(sizes) | ((sizes <= 0) & (totals != 0))).any()),
+        )
+
+    def on(self, scale: Scale, genes: Bool[np.ndarray, "gene"] | None = None) -> sp.csr_matrix:
+        """The values on a scale, float32, without stored zeros, and of the marked genes only.
+
+        Raises:
+            InputError: Values that are neither counts nor log-normalized; a library size for values that are
+                log-normalized already.
+        """
+        if scale is Scale.LOGARITHMS:
+            self._check_logarithms()
+        elif scale is Scale.NOT_BY_COLUMN:
+            self._gathered = gather(self._matrix, self._rows, None, self._space, into=self._gathered)
+        if self._gathered.found[:, ZEROS].any() or genes is not None:
+            return compacted(self._gathered.expression, genes)
+        return self._gathered.expression
+
+    def _check_logarithms(self) -> None:
+        """See that they are; cells that have whole numbers only were taken logarithms of."""
+        filled = np.diff(self._gathered.expression.indptr) > 0
+        if (self._gathered.found[filled, FRACTIONS] == 0).any():
+            into = self._gathered
+            self._gathered = gather(self._matrix, self._rows, None, self._space, as_they_are=True, into=into)
+        source, most = self._matrix.source, self._gathered.expression.data.max(initial=0)
+        if most > MAX_LOG_VALUE:
+            raise InputError(
+                f"{source} has values up to {most:.4g}, which are neither whole counts nor log-normalized: "
+                "give one of these, or name a layer that has them with --layer"
+            )
+        if self._library_size is not None and not self._guessed:
+            raise InputError(f"{source} is log-normalized already, so --library-size-column has no use: leave it out")
+
+
+def scale_of(facts: Facts, matrix: CellMatrix, library_size_named: bool | None) -> Scale:
+    """The scale of all cells, by what all say.
+
+    Args:
+        facts: Of all cells.
+        matrix: Their matrix.
+        library_size_named: Whether the user named the column of library sizes, or it is a guess; None: there is none.
+
+    Raises:
+        InputError: NaN, infinite or negative values; a library size for values that are log-normalized already; a
+            damaged matrix.
+    """
+    source = matrix.source
+    if facts.outside:
+        raise InputError(f"{source} is damaged: it has values of more than its {matrix.n_genes:,} genes")
+    if facts.n_odd:
+        raise InputError(
+            f"{source} has NaN or infinite values in {facts.n_odd:,} cells, first in row {facts.first_odd:,} "
+            "(counted from 0); leave them out with --cell-filter, or put in what was measured"
+        )
+    if facts.least < 0:
+        raise InputError(
+            f"{source} has negative values (least {facts.least:.3g}): "
+            "give counts or log-normalized values, not scaled ones"
+        )
+    if facts.fractions:
+        return Scale.LOGARITHMS
+    if library_size_named is None:
+        return Scale.BY_SUM
+    # A cell has as many counts as the genes at hand, or more; a few odd cells do not speak against it.
+    if not library_size_named and (facts.impossible or facts.n_less >= ODD_SHARE * facts.n_cells):
+        return Scale.NOT_BY_COLUMN
+    return Scale.BY_COLUMN
+
+
+def log_normalize(
+    matrix: CellMatrix, library_size: Float[np.ndarray, "cell"] | None, **how: Any
+) -> tuple[sp.csr_matrix, str]:
+    """`log1p(count / library size * 10,000)` of raw counts; log-normalized values as they are.
+
+    Whole numbers only are taken for raw counts.
+
+    Args:
+        matrix: Cells x genes.
+        library_size: As for `CellValues`.
+        how: As for `CellValues`.
 
     Returns:
         Float32 expression without stored zeros, and a note on what was found.
 
     Raises:
-        InputError: NaN, infinite or negative values; values that are neither counts nor log-normalized; a library size
-            for values that are log-normalized already; a damaged matrix.
+        InputError: As `CellValues` does.
     """
-    rows = np.arange(matrix.n_cells) if rows is None else rows
-    cells = _gather(matrix, rows, library_size)
-    found = np.any(cells.found, axis=0).tolist()
-    if found[OUTSIDE]:
-        raise InputError(f"{matrix.source} is damaged: it has values of more than its {matrix.n_genes:,} genes")
-    _check_finite(cells, rows, matrix.source)
-    if found[NEGATIVE]:
-        raise InputError(
-            f"{matrix.source} has negative values (least {cells.expression.data.min():.3g}): "
-            "give counts or log-normalized values, not scaled ones"
-        )
-    if found[UNORDERED]:
-        plain = _gather(matrix, rows, None, as_they_are=True).expression
-        plain.sum_duplicates()
-        return log_normalize(CellMatrix.of(plain, matrix.source), library_size, guessed=guessed)
-    if found[FRACTIONS]:
-        if (cells.found[np.diff(cells.expression.indptr) > 0, FRACTIONS] == 0).any():
-            cells = _gather(matrix, rows, None, as_they_are=True)
-        note = _check_log_normalized(cells.expression, matrix.source, not_used=library_size is not None and not guessed)
-    else:
-        note = "raw counts, normalized by " + (
-            "their sum per cell" if library_size is None else "the library size column"
-        )
-        if library_size is not None and guessed and not _may_be_totals(library_size, cells.totals):
-            note = "raw counts, normalized by their sum per cell: the column of library sizes cannot be that"
-            cells = _gather(matrix, rows, None)
-    if found[ZEROS]:
-        cells.expression.eliminate_zeros()
-    return cells.expression, note
-
-
-def _check_finite(cells: _Gathered, rows: Int[np.ndarray, "cell"], source: str) -> None:
-    odd = np.flatnonzero(~np.isfinite(cells.totals))
-    if len(odd):
-        raise InputError(
-            f"{source} has NaN or infinite values in {len(odd):,} cells, first in row {rows[odd].min():,} "
-            "(counted from 0); leave them out with --cell-filter, or put in what was measured"
-        )
-
-
-def _check_log_normalized(expression: sp.csr_matrix, source: str, not_used: bool) -> str:
-    most = expression.data.max()
-    if most > MAX_LOG_VALUE:
-        raise InputError(
-            f"{source} has values up to {most:.4g}, which are neither whole counts nor log-normalized: "
-            "give one of these, or name a layer that has them with --layer"
-        )
-    if not_used:
-        raise InputError(f"{source} is log-normalized already, so --library-size-column has no use: leave it out")
-    return f"values are log-normalized already (largest {most:.2f})"
-
-
-def _may_be_totals(library_size: Float[np.ndarray, "cell"], totals: Float[np.ndarray, "cell"]) -> bool:
-    """A cell has as many counts as the genes at hand, or more; a few odd cells do not speak against it."""
-    usable = (library_size > 0) | (totals == 0)
-    return bool(usable.all() and np.isfinite(library_size).all() and (library_size >= totals).mean() > 1 - ODD_SHARE)
-
-
-class _Gathered(NamedTuple):
-    """Cells in the order asked for."""
-
-    expression: sp.csr_matrix
-    totals: Float[np.ndarray, "cell"]
-    """Sum of a cell's values, as they are in the matrix."""
-    found: Int[np.ndarray, "cell 5"]
-
-
-def _gather(
-    matrix: CellMatrix,
-    rows: Int[np.ndarray, "cell"],
-    library_size: Float[np.ndarray, "cell"] | None,
-    as_they_are: bool = False,
-) -> _Gathered:
-    """Put cells in order; take logarithms where a cell has whole numbers only, unless values are wanted as they are."""
-    place = np.full(matrix.n_cells, -1)
-    place[rows] = np.arange(len(rows))
-    matrix = matrix if matrix.row_sizes is not None else matrix.loaded(place >= 0)
-    sizes = np.asarray(matrix.row_sizes)
-    bounds = np.concatenate([[0], np.cumsum(sizes[rows])])
-    kind = np.int32 if bounds[-1] < np.iinfo(np.int32).max else np.int64
-    data, indices = np.empty(bounds[-1], dtype=np.float32), np.empty(bounds[-1], dtype=kind)
-    given = np.zeros(len(rows)) if library_size is None else library_size
-    totals, found = np.zeros(len(rows)), np.zeros((len(rows), 5), dtype=np.int32)
-
-    def put(cells: slice) -> None:
-        block = matrix.read(cells)
-        _put(*block, place[cells], bounds, matrix.n_genes, given, as_they_are, data, indices, totals, found)
-
-    for_each(put, matrix.spans)
-    expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), matrix.n_genes))
-    expression.has_canonical_format = not found[:, UNORDERED].any()
-    return _Gathered(expression, totals, found)
-
-
-@numba.njit(nogil=True, cache=True)
-@no_type_check
-def _put(data, indices, indptr, place, bounds, n_genes, given, as_they_are, to_data, to_indices, totals, found):
-    """Copy the rows of a block to where `place` says, unless it is negative, and say what was found in them."""
-    logarithms = np.empty(TABULATED, dtype=np.float32)
-    for row in range(len(place)):
-        to = place[row]
-        if to < 0 or indptr[row] == indptr[row + 1]:
-            continue
-        values, columns = data[indptr[row] : indptr[row + 1]], indices[indptr[row] : indptr[row + 1]]
-        to_values, to_columns = to_data[bounds[to] : bounds[to + 1]], to_indices[bounds[to] : bounds[to + 1]]
-        _look(values, found[to])
-        for entry in range(len(columns)):
-            to_columns[entry] = columns[entry]
-        _look_at_columns(columns, n_genes, found[to])
-        totals[to] = _total(values)
-        if as_they_are or found[to, FRACTIONS] or found[to, NEGATIVE]:
-            for entry in range(len(values)):
-                to_values[entry] = values[entry]
-            continue
-        factor = TARGET_SUM / max(given[to] if given[to] > 0 else totals[to], 1e-12)
-        for count in range(TABULATED):
-            logarithms[count] = np.log1p(count * factor)
-        for entry in range(len(values)):
-            value = values[entry]
-            if value < TABULATED:
-                to_values[entry] = logarithms[np.uint8(value)]
-            else:
-                to_values[entry] = np.log1p(np.float64(value) * factor)
-
-
-@numba.njit(nogil=True)
-@no_type_check
-def _look(values, found):
-    fractions, negative, zeros = np.int32(0), np.int32(0), np.int32(0)
-    for entry in range(len(values)):
-        value = values[entry]
-        fractions += value != np.rint(value)
-        negative += value < 0
-        zeros += value == 0
-    found[FRACTIONS], found[NEGATIVE], found[ZEROS] = fractions, negative, zeros
-
-
-@numba.njit(nogil=True)
-@no_type_check
-def _look_at_columns(columns, n_genes, found):
-    unordered, outside = np.int32(0), np.int32(0)
-    for entry in range(len(columns)):
-        outside += (columns[entry] < 0) | (columns[entry] >= n_genes)
-    for entry in range(len(columns) - 1):
-        unordered += columns[entry + 1] <= columns[entry]
-    found[UNORDERED], found[OUTSIDE] = unordered, outside
-
-
-@numba.njit(nogil=True, fastmath={"reassoc"})  # sums of counts are exact in any order
-@no_type_check
-def _total(values):
-    total = 0.0
-    for entry in range(len(values)):
-        total += values[entry]
-    return total
+    values = CellValues(matrix, library_size, **how)
+    scale = scale_of(values.facts, matrix, None if library_size is None else not how.get("guessed"))
+    expression = values.on(scale)
+    return expression, scale.note(expression.data.max(initial=0).item())

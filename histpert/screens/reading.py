@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 
 from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.screens.cell_filter import filtered_cells
 from histpert.screens.files import open_screen_file
 from histpert.screens.labels import read_labels
-from histpert.screens.normalization import log_normalize
+from histpert.screens.opened import OpenScreen
 from histpert.screens.screen import Screen, group_rows
-from histpert.wording import every, some
+from histpert.screens.working_space import WorkingSpace
+from histpert.wording import every
 
-__all__ = ["LIBRARY_SIZE", "ReadOptions", "read_screen"]
+__all__ = ["LIBRARY_SIZE", "ReadOptions", "open_screen", "read_screen"]
 
 LIBRARY_SIZE = "library_size"
 """Column of `obs` that is taken for each cell's total count where none is named and it can be that."""
-FEW_CELLS = 10
-"""Perturbations with fewer cells are named in a note."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ReadOptions:
                 object.__setattr__(self, name, absolute(path, f"--{name.replace('_', '-')}"))
 
 
-def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
+def read_screen(path: str | Path, options: ReadOptions | None = None, space: WorkingSpace | None = None) -> Screen:
     """Read the control cells and the cells with a single perturbation.
 
     Raw counts become `log1p(count / library size * 10,000)`; values that are log-normalized already are kept. Cells
@@ -66,53 +68,49 @@ def read_screen(path: str | Path, options: ReadOptions | None = None) -> Screen:
     Args:
         path: `.h5ad`, `.zarr`, a 10x `.h5`, or a folder of a 10x `matrix.mtx`.
         options: Columns, labels and filters; what is not given is guessed.
+        space: Where values lie; by default in memory, however many.
 
     Raises:
         InputError: The file, a column or a label is missing, the filter is invalid or leaves no cells or genes, or the
             values are neither counts nor log-normalized.
     """
-    options = options or ReadOptions()
-    path = Path(path)
+    with open_screen(path, options, space) as opened:
+        return opened.read()
+
+
+@contextmanager
+def open_screen(
+    path: str | Path, options: ReadOptions | None = None, space: WorkingSpace | None = None
+) -> Iterator[OpenScreen]:
+    """A screen of which it is known what each cell is, and whose values are yet to be read; as `read_screen`."""
+    options, path = options or ReadOptions(), Path(path)
+    if not 0 <= options.min_control_detection < 1:
+        raise InputError(f"--min-control-detection {options.min_control_detection}: give a fraction from 0 up to 1")
     with open_screen_file(path, options.layer, options.gene_column, options.cell_table) as file:
         kept = filtered_cells(file.obs, options.cell_filter, path)
         labels = read_labels(
             file.obs, kept, options.perturbation_column, options.control_label, options.guide_table, path
         )
-        library_size = _library_size(file.obs.iloc[kept], options.library_size_column, path)
         groups = group_rows(labels.targets, str(path))
-        expression, scale = log_normalize(
-            file.matrix,
-            None if library_size is None else library_size[groups.rows],
-            rows=kept[groups.rows],
-            guessed=options.library_size_column is None,
+        notes = [*file.notes, *labels.notes]
+        if len(kept) < len(file.obs):
+            notes.append(f"cell filter keeps {len(kept):,} of {len(file.obs):,} cells")
+        yield OpenScreen(
+            name=path.stem,
+            matrix=file.matrix,
+            all_genes=file.genes,
+            groups=groups._replace(rows=kept[groups.rows]),
+            library_size=_library_size(file.obs, kept, options.library_size_column, path),
+            library_size_guessed=options.library_size_column is None,
+            min_control_detection=options.min_control_detection,
+            notes=tuple(notes),
+            space=space or WorkingSpace(),
         )
-        if not expression.nnz:
-            raise InputError(
-                f"{file.matrix.source}: all values are 0 in the cells that are used; name a layer with --layer"
-            )
-    notes = [*file.notes, *labels.notes]
-    if len(kept) < len(file.obs):
-        notes.append(f"cell filter keeps {len(kept):,} of {len(file.obs):,} cells")
-    screen = Screen(path.stem, expression, file.genes, groups.perturbations, groups.start, (*notes, scale))
-    return _detected_genes(screen.with_notes(*_oddities(screen)), options.min_control_detection)
 
 
-def _oddities(screen: Screen) -> list[str]:
-    """Notes on what is allowed, and yet is often a mistake."""
-    notes = []
-    few = [name for name, n_cells in zip(screen.perturbations, screen.n_cells[1:], strict=True) if n_cells < FEW_CELLS]
-    if few:
-        notes.append(f"{len(few):,} perturbations have fewer than {FEW_CELLS} cells: {some(few)}")
-    unmeasured = sorted(set(screen.perturbations) - set(screen.genes))
-    if unmeasured:
-        notes.append(
-            f"{len(unmeasured):,} of {len(screen.perturbations):,} perturbed genes are not among the genes measured: "
-            f"{some(unmeasured)}"
-        )
-    return notes
-
-
-def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarray | None:
+def _library_size(
+    obs: pd.DataFrame, kept: Int[np.ndarray, "kept"], column: str | None, path: Path
+) -> Float[np.ndarray, "cell"] | None:
     """Total counts: of the named column, or of one that may be it; whether a guess can be is seen beside the counts."""
     guessed, column = column is None, column or LIBRARY_SIZE
     if guessed and column not in obs:
@@ -120,24 +118,10 @@ def _library_size(obs: pd.DataFrame, column: str | None, path: Path) -> np.ndarr
     if column not in obs:
         raise InputError(f"{path} has no column {column!r} in obs (--library-size-column); columns there: {every(obs)}")
     sizes = pd.to_numeric(obs[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    odd = ~((sizes > 0) & np.isfinite(sizes))
+    odd = ~((sizes > 0) & np.isfinite(sizes))[kept]
     if not guessed and odd.any():
         raise InputError(
             f"{path}: column {column!r} is not a positive number for {odd.sum():,} cells; "
             "filter them or name another column"
         )
     return sizes
-
-
-def _detected_genes(screen: Screen, min_control_detection: float) -> Screen:
-    """Genes seen in more than this fraction of control cells: chosen on control alone, so that no fold leaks."""
-    if not 0 <= min_control_detection < 1:
-        raise InputError(f"--min-control-detection {min_control_detection}: give a fraction from 0 up to 1")
-    if min_control_detection == 0:
-        return screen
-    kept = screen.control.getnnz(axis=0) > min_control_detection * screen.n_cells[0]
-    if not kept.any():
-        raise InputError(f"--min-control-detection {min_control_detection}: no gene is seen in that many control cells")
-    return screen.with_genes(kept).with_notes(
-        f"{kept.sum():,} of {len(kept):,} genes are seen in more than {min_control_detection:.3g} of the control cells"
-    )

@@ -3,22 +3,72 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from histpert.errors import InputError
-from histpert.threads import in_order
+from histpert.threads import for_each
 
-__all__ = ["Groups", "Screen", "group_cells", "group_rows"]
+__all__ = ["GroupedCells", "Groups", "Screen", "for_each_group", "group_cells", "group_rows"]
+
+Result = TypeVar("Result")
+
+
+class GroupedCells(ABC):
+    """Cells in groups, control first, wherever they are.
+
+    Attributes:
+        name: Short name, used in tables and figures.
+        genes: Gene names.
+        perturbations: Perturbed genes, sorted; group `p + 1` holds the cells of `perturbations[p]`, group 0 control.
+        notes: What was guessed and left out on the way here, a line each, for the user.
+    """
+
+    name: str
+    genes: tuple[str, ...]
+    perturbations: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def n_cells(self) -> Int[np.ndarray, "group"]:
+        """Cells per group, control first."""
+
+    @abstractmethod
+    def for_each_group(self, work: Callable[[sp.csr_matrix], Result], done: Callable[[int, Result], object]) -> None:
+        """Call `work` with the expression of each group, log-normalized, and `done` with its number and the result.
+
+        Many at once: `work` may be called elsewhere, and `done` in any thread and order.
+        """
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that a result depends on: expression, genes, perturbations and groups."""
+        digest = hashlib.sha256()
+        for words in (self.genes, self.perturbations):
+            digest.update("\0".join(words).encode() + b"\1")
+        of_group: dict[int, bytes] = {}
+        self.for_each_group(_digest, of_group.__setitem__)
+        for group in range(len(self.n_cells)):
+            digest.update(of_group[group])
+        return digest.hexdigest()
+
+
+def _digest(cells: sp.csr_matrix) -> bytes:
+    """SHA-256 of the cells of a group."""
+    digest = hashlib.sha256()
+    for array, dtype in ((cells.indptr, np.int64), (cells.indices, np.int32), (cells.data, np.float32)):
+        digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+    return digest.digest()
 
 
 @dataclass(frozen=True)
-class Screen:
+class Screen(GroupedCells):
     """Log-normalized expression of the control cells and of the cells of each single perturbation.
 
     Attributes:
@@ -47,53 +97,27 @@ class Screen:
         """Expression of the control cells."""
         return self.expression[: self.group_start[1]]
 
-    def fingerprint(self) -> str:
-        """SHA-256 of everything that a result depends on: expression, genes, perturbations and groups."""
-        matrix = self.expression
-        arrays = (
-            (self.group_start, np.int64),
-            (matrix.indptr, np.int64),
-            (matrix.indices, np.int32),
-            (matrix.data, None),
-        )
-        digest = hashlib.sha256()
-        for words in (self.genes, self.perturbations):
-            digest.update("\0".join(words).encode() + b"\1")
-        for one in in_order(lambda array: _digest(*array), arrays):
-            digest.update(one)
-        return digest.hexdigest()
-
-    def with_perturbations(self, kept: Iterable[str]) -> Screen:
-        """The same screen with the control cells and the cells of the named perturbations only."""
-        wanted = set(kept)
-        groups = [0, *(group for group, name in enumerate(self.perturbations, start=1) if name in wanted)]
-        rows = np.concatenate([np.arange(self.group_start[group], self.group_start[group + 1]) for group in groups])
-        return replace(
-            self,
-            expression=self.expression[rows],
-            perturbations=tuple(self.perturbations[group - 1] for group in groups[1:]),
-            group_start=np.concatenate([[0], np.cumsum(self.n_cells[groups])]),
-        )
-
-    def with_genes(self, kept: Bool[np.ndarray, "gene"]) -> Screen:
-        """The same screen with the marked genes only."""
-        return replace(
-            self,
-            expression=sp.csr_matrix(self.expression[:, np.flatnonzero(kept)]),
-            genes=tuple(gene for gene, keep in zip(self.genes, kept, strict=True) if keep),
-        )
-
-    def with_notes(self, *notes: str) -> Screen:
-        """The same screen with further notes for the user."""
-        return replace(self, notes=(*self.notes, *notes))
+    def for_each_group(self, work: Callable[[sp.csr_matrix], Result], done: Callable[[int, Result], object]) -> None:
+        """Call `work` with the expression of each group, on all cores, and `done` with its number and the result."""
+        for_each_group(self.expression, self.group_start, work, done)
 
 
-def _digest(array: np.ndarray, dtype: type[np.generic] | None) -> bytes:
-    """SHA-256 of an array, a part at a time where it has another type."""
-    digest = hashlib.sha256()
-    for first in range(0, len(array), 2**20):
-        digest.update(np.ascontiguousarray(array[first : first + 2**20], dtype=dtype).data)
-    return digest.digest()
+def for_each_group(
+    expression: sp.csr_matrix,
+    group_start: Int[np.ndarray, "bound"],
+    work: Callable[[sp.csr_matrix], Result],
+    done: Callable[[int, Result], object],
+) -> None:
+    """Call `work` with the rows of each group, on all cores, and `done` with the group's number and the result."""
+    n_genes = expression.shape[1]  # pyright: ignore[reportOptionalSubscript]
+
+    def one(group: int) -> None:
+        bounds = expression.indptr[group_start[group] : group_start[group + 1] + 1].astype(np.int64)
+        values = slice(int(bounds[0]), int(bounds[-1]))
+        rows = expression.data[values], expression.indices[values], bounds - bounds[0]
+        done(group, work(sp.csr_matrix(rows, shape=(len(bounds) - 1, n_genes))))
+
+    for_each(one, range(len(group_start) - 1))
 
 
 class Groups(NamedTuple):
@@ -104,6 +128,15 @@ class Groups(NamedTuple):
     """Cells in the order of their groups, and in their own order inside each."""
     start: Int[np.ndarray, "bound"]
     """Where each group starts in `rows`, and its end."""
+
+    def of(self, kept: Iterable[str]) -> Groups:
+        """Control and the named perturbations only."""
+        wanted = set(kept)
+        groups = [0, *(group for group, name in enumerate(self.perturbations, start=1) if name in wanted)]
+        sizes = np.diff(self.start)[groups]
+        rows = np.concatenate([self.rows[self.start[group] : self.start[group + 1]] for group in groups])
+        perturbations = tuple(self.perturbations[group - 1] for group in groups[1:])
+        return Groups(perturbations, rows, np.concatenate([[0], np.cumsum(sizes)]))
 
 
 def group_rows(labels: Sequence[str | None], name: str) -> Groups:

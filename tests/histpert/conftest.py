@@ -1,8 +1,11 @@
 """Screens that several test files read."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 from simulated import CHECKED
 
 from histpert.screens import ReadOptions, Screen, read_screen
@@ -31,7 +34,9 @@ def papalexi() -> Screen:
 def papalexi_273_genes() -> Screen:
     """Genes seen in more than 1% of all cells, as other implementations choose them."""
     screen = read_papalexi()
-    return screen.with_genes(screen.expression.getnnz(axis=0) > 0.01 * screen.expression.shape[0])
+    kept = np.flatnonzero(screen.expression.getnnz(axis=0) > 0.01 * screen.expression.shape[0])
+    genes = tuple(screen.genes[gene] for gene in kept)
+    return replace(screen, expression=sp.csr_matrix(screen.expression[:, kept]), genes=genes)
 
 
 @pytest.fixture(scope="session")

@@ -96,20 +96,20 @@ def test_moments_of_the_store_are_those_of_the_cells(store, screen):
 
 
 def test_another_bin_count_is_added_without_touching_the_others(store, screen, tmp_path):
-    before = snapshot(store.path)
+    before = snapshot(store.folder.path)
     grown = open_or_build(tmp_path, screen, FOLDS, [11])
-    after = snapshot(grown.path)
-    assert grown.path == store.path
+    after = snapshot(grown.folder.path)
+    assert grown.folder.path == store.folder.path
     assert {name for name in before if after[name] != before[name]} <= {"manifest.json", "lock"}
     assert "counts_B11.arrow" in after.keys() - before.keys()
     assert_holds_the_counts(grown, screen, [5, 8, 11])
 
 
 def test_asking_again_builds_nothing(store, screen, tmp_path):
-    before = snapshot(store.path)
+    before = snapshot(store.folder.path)
     again = open_or_build(tmp_path, screen, FOLDS, [8, 5])
-    assert snapshot(again.path) == before
-    assert list(tmp_path.iterdir()) == [store.path]
+    assert snapshot(again.folder.path) == before
+    assert list(tmp_path.iterdir()) == [store.folder.path]
 
 
 def test_other_cells_or_folds_get_a_folder_of_their_own(store, screen, tmp_path):
@@ -117,7 +117,7 @@ def test_other_cells_or_folds_get_a_folder_of_their_own(store, screen, tmp_path)
     changed.data[0] *= 1.5
     other_cells = open_or_build(tmp_path, replace(screen, expression=changed), FOLDS, [5])
     other_folds = open_or_build(tmp_path, screen, FOLDS[::-1].copy(), [5])
-    assert len({store.path, other_cells.path, other_folds.path}) == 3
+    assert len({store.folder.path, other_cells.folder.path, other_folds.folder.path}) == 3
 
 
 def flip(content):
@@ -130,7 +130,7 @@ DAMAGES = {"flipped": flip, "truncated": lambda content: content[:-8], "empty": 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 @pytest.mark.parametrize("name", ["moments.arrow", "counts_B5.arrow", "reference.arrow"])
 def test_a_damaged_file_is_named(store, screen, tmp_path, name, damage):
-    file = store.path / name
+    file = store.folder.path / name
     file.write_bytes(damage(file.read_bytes()))
     reopened = open_or_build(tmp_path, screen, FOLDS, [5])
     with pytest.raises(InputError, match=f"{name}.*damaged"):
@@ -138,9 +138,9 @@ def test_a_damaged_file_is_named(store, screen, tmp_path, name, damage):
 
 
 def test_a_missing_file_is_named(store):
-    (store.path / "counts_B8.arrow").unlink()
+    (store.folder.path / "counts_B8.arrow").unlink()
     with pytest.raises(InputError, match=r"counts_B8\.arrow.*missing"):
-        HistogramStore(store.path).fold(0, 8)
+        HistogramStore(store.folder.path).fold(0, 8)
 
 
 def test_a_bin_count_that_was_never_built_is_named(store):
@@ -149,17 +149,17 @@ def test_a_bin_count_that_was_never_built_is_named(store):
 
 
 def test_a_store_of_another_format_is_refused(store, screen, tmp_path):
-    manifest = json.loads((store.path / "manifest.json").read_text())
+    manifest = json.loads((store.folder.path / "manifest.json").read_text())
     manifest["format"] += 1
-    (store.path / "manifest.json").write_text(json.dumps(manifest))
+    (store.folder.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=f"format {FORMAT + 1}"):
-        HistogramStore(store.path)
+        HistogramStore(store.folder.path)
     with pytest.raises(InputError, match=f"format {FORMAT + 1}"):
         open_or_build(tmp_path, screen, FOLDS, [5])
 
 
 def test_a_torn_manifest_is_named(store, screen, tmp_path):
-    manifest = store.path / "manifest.json"
+    manifest = store.folder.path / "manifest.json"
     manifest.write_text(manifest.read_text()[:100])
     with pytest.raises(InputError, match=r"manifest\.json"):
         open_or_build(tmp_path, screen, FOLDS, [5])

@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
 
+from histpert.screens.gathering import TARGET_SUM
 from histpert.screens.matrices import CellMatrix
-from histpert.screens.normalization import TARGET_SUM, log_normalize
+from histpert.screens.normalization import log_normalize
 from histpert.screens.simulation.parameters import ScreenParameters
 from histpert.threads import in_order
 

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
-from histpert.screens.normalization import TARGET_SUM
+from histpert.screens.gathering import TARGET_SUM
 from histpert.screens.simulation.cells import PARAMETERS
 from histpert.screens.simulation.settings import Simulation
 from histpert.screens.simulation.truth import ScreenTruth

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.polynomial.hermite_e import hermegauss
 
-from histpert.screens.normalization import TARGET_SUM
+from histpert.screens.gathering import TARGET_SUM
 
 __all__ = ["Marginals", "marginals"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from histpert.errors import InputError
-from histpert.screens.normalization import TARGET_SUM
+from histpert.screens.gathering import TARGET_SUM
 from histpert.screens.simulation.settings import Simulation
 
 __all__ = ["CONTROL", "Effects", "ScreenParameters"]

@@ -1,0 +1,56 @@
+"""How much memory there is to take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["available_bytes"]
+
+CGROUPS = (
+    ("memory.max", "memory.current", Path("/sys/fs/cgroup")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", Path("/sys/fs/cgroup/memory")),
+)
+"""Where Linux says what a container, or a job of Slurm, may take and has taken: cgroups of version 2 and of 1."""
+
+
+def available_bytes() -> int:
+    """What this process may take now without another losing it; where the system does not say, all that there is."""
+    of_machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        of_machine = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    return min([of_machine, *_of_cgroups()])
+
+
+def _of_cgroups() -> list[int]:
+    left = []
+    for limit, taken, root in CGROUPS:
+        for folder in _folders(root):
+            try:
+                most = (folder / limit).read_text(encoding="ascii").strip()
+                if most != "max":
+                    used = int((folder / taken).read_text(encoding="ascii"))
+                    left.append(max(0, int(most) - used + _reclaimable(folder)))
+            except (OSError, ValueError):
+                continue
+    return left
+
+
+def _folders(root: Path) -> list[Path]:
+    """The cgroup of this process and those around it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    of_memory = [line.split(":", 2) for line in lines]
+    own = [path for _, kinds, path in of_memory if kinds == "" or "memory" in kinds.split(",")]
+    return [root / part for path in own for part in (path.lstrip("/"), *map(str, Path(path.lstrip("/")).parents))]
+
+
+def _reclaimable(folder: Path) -> int:
+    """Files in memory, which are counted as taken and make room when it is needed."""
+    lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "total_inactive_file ")))

@@ -1,0 +1,47 @@
+"""Live progress of a store that is built: a bar in a terminal, a line for each stage that takes long in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress
+
+from histpert.histograms.building import Progress as Told
+
+__all__ = ["store_progress"]
+
+SECONDS_BETWEEN_LINES = 15
+
+
+@contextmanager
+def store_progress() -> Iterator[Told]:
+    """What `open_or_build` tells what it does."""
+    console = Console()
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    with Progress(console=console, transient=True) as bars:
+        tasks = {}
+
+        def told(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total or None)
+            bars.update(tasks[stage], completed=done)
+
+        yield told
+
+
+class _Lines:
+    def __init__(self):
+        self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not total:
+            print(stage, flush=True)
+        elif now - self._last > SECONDS_BETWEEN_LINES:
+            print(f"{stage}: {done:,} of {total:,} groups of cells", flush=True)
+            self._last = now
