@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -75,6 +76,9 @@ def open_or_build(
     path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
     wanted = sorted(set(bin_counts))
     if not _lacking(folder, wanted):
+        if isinstance(folder, LocalFolder):
+            with suppress(OSError):  # one may read what one may not write
+                os.utime(path / "manifest.json")  # says when it was last of use
         return HistogramStore(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)

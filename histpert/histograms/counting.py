@@ -129,25 +129,24 @@ def _count_rows(data, indices, indptr, group_start, first_range, next_range, sca
 
 @numba.njit(nogil=True, cache=True)
 @no_type_check
-def _sum_rows(data, indices, indptr, group_start, sums, minimum, maximum, detected):
-    for group in range(group_start.size - 1):
-        first, last = group_start[group], group_start[group + 1]
-        for place in range(indptr[first], indptr[last]):
-            value = np.float64(data[place])
-            if value == 0.0:
-                continue
-            gene = indices[place]
-            detected[group, gene] += 1
-            power = 1.0
-            for k in range(4):
-                power *= value
-                sums[k, group, gene] += power
-            minimum[group, gene] = min(minimum[group, gene], value)
-            maximum[group, gene] = max(maximum[group, gene], value)
-        for gene in range(detected.shape[1]):
-            if detected[group, gene] < last - first:
-                minimum[group, gene] = min(minimum[group, gene], 0.0)
-                maximum[group, gene] = max(maximum[group, gene], 0.0)
+def _sum_rows(data, indices, indptr, table):
+    """Add cells of one group to `table`, whose row for a gene is one line of the cache.
+
+    It holds the sums of x, x^2, x^3 and x^4 and the number of values other than 0, their minimum and their maximum.
+    """
+    for place in range(indptr[0], indptr[-1]):
+        value = np.float64(data[place])
+        if value == 0.0:
+            continue
+        of_gene = table[indices[place]]
+        square = value * value
+        of_gene[0] += value
+        of_gene[1] += square
+        of_gene[2] += square * value
+        of_gene[3] += square * square
+        of_gene[4] += 1
+        of_gene[5] = min(of_gene[5], value)
+        of_gene[6] = max(of_gene[6], value)
 
 
 class Counting:
@@ -221,20 +220,21 @@ def group_moments(expression: sp.csr_matrix, group_start: Int[np.ndarray, "bound
         expression: Cells x genes, CSR without duplicate entries.
         group_start: First row of each group and the number of rows at the end.
     """
-    n_groups, n_genes = len(group_start) - 1, _n_genes(expression)
-    sums = np.zeros((4, n_groups, n_genes))
-    moments = GroupMoments(
-        n_cells=np.diff(group_start),
-        power_sums=tuple(sums),
-        minimum=np.full((n_groups, n_genes), np.inf),
-        maximum=np.full((n_groups, n_genes), -np.inf),
-        n_detected=np.zeros((n_groups, n_genes), dtype=np.int64),
+    tables = np.zeros((len(group_start) - 1, _n_genes(expression), 8))
+    tables[..., 5], tables[..., 6] = np.inf, -np.inf
+    n_cells, indptr = np.diff(group_start), expression.indptr.astype(np.int64)
+    for group, table in enumerate(tables):
+        bounds = indptr[group_start[group] : group_start[group + 1] + 1]
+        _sum_rows(expression.data, expression.indices, bounds, table)
+    n_detected = tables[..., 4].astype(np.int64)
+    zeros = n_detected < n_cells[:, None]
+    return GroupMoments(
+        n_cells=n_cells,
+        power_sums=tuple(np.ascontiguousarray(tables[..., k]) for k in range(4)),
+        minimum=np.where(zeros, np.minimum(tables[..., 5], 0.0), tables[..., 5]),
+        maximum=np.where(zeros, np.maximum(tables[..., 6], 0.0), tables[..., 6]),
+        n_detected=n_detected,
     )
-    rows = expression.data, expression.indices, expression.indptr.astype(np.int64)
-    _sum_rows(
-        *rows, np.asarray(group_start, dtype=np.int64), sums, moments.minimum, moments.maximum, moments.n_detected
-    )
-    return moments
 
 
 def _n_genes(expression: sp.csr_matrix) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,8 @@ import pyarrow as pa
 from histpert.results import written_atomically
 
 __all__ = ["Column", "WriteRow", "group_file"]
+
+SMALLEST_HOLE = 2**20
 
 WriteRow = Callable[[int, Mapping[str, np.ndarray]], None]
 """Writes the arrays of one group, by column; from any thread."""
@@ -67,8 +70,19 @@ def _write_zeros(
             array = pa.FixedSizeListArray.from_arrays(array, length)
         arrays[name] = array
     table = pa.table(arrays).replace_schema_metadata({"histpert": json.dumps(about)})
-    with pa.ipc.new_file(str(path), table.schema) as writer:
+    with _WithHoles(io.FileIO(path, "w")) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
+
+
+class _WithHoles(io.BufferedWriter):
+    """A file that passes over long runs of zeros: they read as such, and cost nothing until they are filled."""
+
+    def write(self, content: Any, /) -> int:
+        view = memoryview(content)
+        if view.nbytes < SMALLEST_HOLE or np.frombuffer(view, dtype=np.uint8).any():
+            return super().write(view)
+        self.seek(view.nbytes, os.SEEK_CUR)
+        return view.nbytes
 
 
 def _offsets(path: Path, columns: list[str]) -> dict[str, int]:
