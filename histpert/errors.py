@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-__all__ = ["InputError", "exit_status"]
+__all__ = ["DamagedError", "InputError", "exit_status"]
 
 
 class InputError(Exception):
@@ -11,6 +11,10 @@ class InputError(Exception):
 
     Not a ValueError: libraries that call our code catch those and wrap them into messages of their own.
     """
+
+
+class DamagedError(InputError):
+    """A file of a store is missing, or is not what was written."""
 
 
 def exit_status(command: Callable[[], int], when_stopped: str = "stopped") -> int:

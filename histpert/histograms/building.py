@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 from filelock import FileLock, Timeout
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from histpert.errors import InputError
+from histpert.histograms.bootstrap import Resampling
 from histpert.histograms.counting import Counting, group_moments
 from histpert.histograms.edges import BinEdges, bin_edges
 from histpert.histograms.folders import Folder, LocalFolder, checksum_of, folder_at
@@ -28,10 +29,13 @@ from histpert.histograms.remote import Cache, RemoteFolder
 from histpert.histograms.store import (
     FORMAT,
     MOMENTS,
+    POWER_SUMS,
     REFERENCE_BINS,
     HistogramStore,
+    counts_file,
     moments_of,
     read_manifest,
+    replicates_file,
 )
 from histpert.results import write_json, written_atomically
 from histpert.screens.screen import GroupedCells
@@ -52,6 +56,7 @@ def open_or_build(
     bin_counts: Iterable[int],
     progress: Progress = lambda stage, done, total: None,
     cache: Cache | None = None,
+    n_replicates: int = 0,
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
@@ -65,6 +70,7 @@ def open_or_build(
         bin_counts: Bin counts that the store must have.
         progress: Told what goes on, from any thread, one call at a time.
         cache: Where files on object storage are kept on this node.
+        n_replicates: Bootstrap replicates of the moments that the store must have, for estimates of noise.
 
     Raises:
         InputError: The folder cannot be written.
@@ -74,8 +80,8 @@ def open_or_build(
     identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
     folder = folder_at(root, cache) / f"{screen.name}-{identity}"
     path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
-    wanted = sorted(set(bin_counts))
-    if not _lacking(folder, wanted):
+    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates)
+    if not any(wanted.lacking(folder)):
         if isinstance(folder, LocalFolder):
             with suppress(OSError):  # one may read what one may not write
                 os.utime(path / "manifest.json")  # says when it was last of use
@@ -84,7 +90,7 @@ def open_or_build(
         path.mkdir(parents=True, exist_ok=True)
         with _locked(path / "lock", lambda: progress("waiting for another process that builds this store", 0, 0)):
             # Another process may have built it while this one waited.
-            if lacking := _lacking(folder, wanted):
+            if any(lacking := wanted.lacking(folder)):
                 made = _build(path, folder, screen, folds, lacking, progress)
                 about = {
                     "format": FORMAT,
@@ -100,6 +106,21 @@ def open_or_build(
         option = "--store" if isinstance(folder, LocalFolder) else "--store-cache"
         raise InputError(f"the store {path} cannot be written ({error}): name another folder with {option}") from error
     return HistogramStore(folder)
+
+
+class _Wanted(NamedTuple):
+    """What a store must have."""
+
+    bin_counts: tuple[int, ...]
+    n_replicates: int
+
+    def lacking(self, folder: Folder) -> _Wanted:
+        """What of it is not there."""
+        files = _files(folder)
+        return _Wanted(
+            tuple(n_bins for n_bins in self.bin_counts if counts_file(n_bins) not in files),
+            0 if replicates_file(self.n_replicates) in files else self.n_replicates,
+        )
 
 
 def _one_at_a_time(progress: Progress) -> Progress:
@@ -130,11 +151,6 @@ def _files(folder: Folder) -> dict[str, dict[str, Any]]:
     return (read_manifest(folder) or {"files": {}})["files"]
 
 
-def _lacking(folder: Folder, bin_counts: Sequence[int]) -> list[int]:
-    files = _files(folder)
-    return [n_bins for n_bins in bin_counts if f"counts_B{n_bins}.arrow" not in files]
-
-
 def _make_visible(
     path: Path,
     folder: Folder,
@@ -162,26 +178,25 @@ def _build(
     folder: Folder,
     screen: GroupedCells,
     folds: Int[np.ndarray, "perturbation"],
-    bin_counts: Sequence[int],
+    lacking: _Wanted,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
-    """Write moments and counts; returns the checksum of each file."""
+    """Write the files that are lacking, and those that all need; returns the checksum of each."""
     for left_over in path.glob(".*.arrow.*"):  # by a process that was killed
         left_over.unlink()
     builder = _Builder(path, screen, folds, progress)
+    wanted = {}
     if _files(folder):
-        ranges, made, others = HistogramStore(folder).ranges, {}, {}
+        ranges, made = HistogramStore(folder).ranges, []
     else:
-        ranges = builder.write_moments()
-        reference = bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS)
-        others = {"reference.arrow": (reference, np.arange(len(screen.genes)))}
-        made = builder.checksums(["moments.arrow", "ranges.arrow"])
-    wanted = {
-        f"counts_B{n_bins}.arrow": (bin_edges(ranges.minimum, ranges.maximum, n_bins), ranges.gene)
-        for n_bins in bin_counts
-    } | others
+        ranges, made = builder.write_moments(), ["moments.arrow", "ranges.arrow"]
+        wanted["reference.arrow"] = (bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS), np.arange(len(screen.genes)))
+    for n_bins in lacking.bin_counts:
+        wanted[counts_file(n_bins)] = (bin_edges(ranges.minimum, ranges.maximum, n_bins), ranges.gene)
     builder.write_counts(wanted)
-    return made | builder.checksums(list(wanted))
+    if lacking.n_replicates:
+        made += [builder.write_replicates(lacking.n_replicates)]
+    return builder.checksums([*made, *wanted])
 
 
 class _Builder:
@@ -219,11 +234,13 @@ class _Builder:
         return ranges
 
     def write_counts(self, wanted: Mapping[str, tuple[BinEdges, Int[np.ndarray, "range"]]]) -> None:
-        """Write files of counts, given the edges of the ranges of each and the gene of each range.
+        """Write files of counts, if any, given the edges of the ranges of each and the gene of each range.
 
         The first ranges are those of all genes over all cells, beyond which no cell is. A group is counted on all
         ranges and bin counts while its cells are in the cache.
         """
+        if not wanted:
+            return
         n_genes, dtype = len(self._screen.genes), _count_type(self._screen.n_cells)
         counting = {name: Counting(n_genes, *on, dtype) for name, on in wanted.items()}
         with ExitStack() as stack:
@@ -241,6 +258,18 @@ class _Builder:
                     writers[name](group, arrays)
 
             self._for_each_group("counts", _CountOn(counting, n_genes), write)
+
+    def write_replicates(self, n_replicates: int) -> str:
+        """Write bootstrap replicates of the sums of powers; returns the name of the file."""
+        columns = {name: Column(np.float64, (n_replicates, len(self._screen.genes))) for name in POWER_SUMS}
+        name = replicates_file(n_replicates)
+        with group_file(self._path / name, self._labels, columns, self._about) as write:
+
+            def write_sums(group: int, sums: Float[np.ndarray, "power replicate gene"]) -> None:
+                write(group, dict(zip(POWER_SUMS, sums, strict=True)))
+
+            self._for_each_group("replicates", Resampling(n_replicates), write_sums)
+        return name
 
     def _for_each_group(
         self, stage: str, work: Callable[[sp.csr_matrix], Result], write: Callable[[int, Result], object]

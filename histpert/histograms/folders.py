@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from histpert.errors import InputError
+from histpert.errors import DamagedError, InputError
 from histpert.histograms.remote import Cache, RemoteFolder, is_remote
+from histpert.wording import reason
 
 __all__ = ["Folder", "LocalFolder", "checksum_of", "folder_at"]
 
@@ -46,14 +50,55 @@ class LocalFolder:
         """A file, mapped, after its checksum was verified.
 
         Raises:
-            InputError: It is missing, or is not what was written.
+            DamagedError: It is missing, or is not what was written.
         """
         path = self.path / name
         if not path.is_file() or checksum_of(path) != checksum:
-            raise InputError(
+            raise DamagedError(
                 f"{path} is missing or damaged (its checksum does not fit): delete {self.path} and run again"
             )
         return pa.memory_map(str(path))
+
+    def folders(self) -> list[str]:
+        """Names of the folders inside.
+
+        Raises:
+            InputError: They cannot be listed.
+        """
+        return sorted(entry.name for entry in self._listed() if entry.is_dir())
+
+    def files(self) -> dict[str, int]:
+        """Names and sizes of the files in this folder, in bytes."""
+        return {name: status.st_size for name, status in self._files()}
+
+    def written(self) -> dict[str, datetime]:
+        """When each file in this folder was written."""
+        return {name: datetime.fromtimestamp(status.st_mtime, UTC) for name, status in self._files()}
+
+    def schema(self, name: str) -> pa.Schema:
+        """Columns of an Arrow file, of which nothing else is read.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        try:
+            with pa.memory_map(str(self.path / name)) as file:
+                return pa.ipc.open_file(file).schema
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self.path / name} cannot be read ({reason(error)})") from error
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        for entry in self._listed():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if entry.is_file():
+                    yield entry.name, entry.stat()
+
+    def _listed(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path) as entries:
+                return list(entries)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be listed ({error.strerror})") from error
 
 
 Folder = LocalFolder | RemoteFolder

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -26,9 +26,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from pyarrow import fs
 
-from histpert.errors import InputError
+from histpert.errors import DamagedError, InputError
 
-__all__ = ["Cache", "RemoteFolder", "is_remote", "without_secrets"]
+__all__ = ["Cache", "RemoteFolder", "default_cache", "is_remote", "without_secrets"]
 
 ATTEMPTS, CONNECT_SECONDS, SILENT_SECONDS = 3, 5.0, 8.0
 """A server that says nothing for 8 s is asked three times: an error after half a minute. The defaults take 100 s."""
@@ -57,6 +57,11 @@ _REASONS = {
 def is_remote(location: str) -> bool:
     """Whether a location is a URI, and no path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", location) is not None
+
+
+def default_cache() -> Path:
+    """Where programs keep what they can fetch again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histpert"
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,17 @@ class RemoteFolder:
         """Names and sizes of the files in this folder, in bytes."""
         return {info.base_name: info.size for info in self._listed() if info.type == fs.FileType.File}
 
+    def written(self) -> dict[str, datetime]:
+        """When each file in this folder was written, where the storage tells."""
+        return {info.base_name: info.mtime for info in self._listed() if info.type == fs.FileType.File and info.mtime}
+
+    def schema(self, name: str) -> pa.Schema:
+        """Columns of an Arrow file, of which nothing else is read."""
+        with self._explained(name):
+            filesystem, folder = self._opened()
+            with filesystem.open_input_file(f"{folder}/{name}") as file:
+                return pa.ipc.open_file(file).schema
+
     def delete(self) -> None:
         """Delete the folder, the manifest first: a folder without one is no store, however much of it is left."""
         with self._explained():
@@ -296,8 +312,8 @@ class RemoteFolder:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _damaged(self, name: str) -> InputError:
-        return InputError(
+    def _damaged(self, name: str) -> DamagedError:
+        return DamagedError(
             f"{name} of {self} is missing or damaged there (it does not fit {MANIFEST}): delete {self} and run again"
         )
 

@@ -29,16 +29,20 @@ from histpert.threads import for_each
 __all__ = [
     "FORMAT",
     "MOMENTS",
+    "POWER_SUMS",
     "REFERENCE_BINS",
     "FoldCounts",
     "HistogramStore",
+    "counts_file",
     "moments_of",
     "read_manifest",
+    "replicates_file",
 ]
 
 FORMAT = 4
 
-MOMENTS = ("sum_1", "sum_2", "sum_3", "sum_4", "minimum", "maximum", "n_detected")
+POWER_SUMS = ("sum_1", "sum_2", "sum_3", "sum_4")
+MOMENTS = (*POWER_SUMS, "minimum", "maximum", "n_detected")
 """Columns of the file of moments."""
 
 REFERENCE_BINS = 32
@@ -142,16 +146,21 @@ class HistogramStore:
         """Moments of each group's cells; group 0 is control."""
         return moments_of(self._table("moments.arrow"))
 
+    def replicates(self, n_replicates: int) -> tuple[Float[np.ndarray, "group replicate gene"], ...]:
+        """Sums of x, x^2, x^3 and x^4 over cells drawn with replacement, as many as the group has."""
+        table = self._table(replicates_file(n_replicates))
+        return tuple(array_of(table, name) for name in POWER_SUMS)
+
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, on each gene's range in training."""
-        name = f"counts_B{n_bins}.arrow"
+        name = counts_file(n_bins)
         for_each(self._table, [name, "moments.arrow"])
         ranges, n_genes = self.ranges, len(self.genes)
-        counts = _array(self._table(name), "counts")
+        counts = array_of(self._table(name), "counts")
         own = slice(*np.searchsorted(ranges.fold, [fold, fold + 1]).tolist())
         outside = np.zeros((len(counts), 0), dtype=np.int32)
         if own.stop > own.start:
-            outside = _array(self._table(name), "outside")[:, own.start - n_genes : own.stop - n_genes]
+            outside = array_of(self._table(name), "outside")[:, own.start - n_genes : own.stop - n_genes]
         return FoldCounts(
             edges=bin_edges(*ranges.of_fold(fold), n_bins),
             training=np.flatnonzero(self.folds != fold),
@@ -173,7 +182,7 @@ class HistogramStore:
 
     def _reference(self) -> Int[np.ndarray, "group gene bin"]:
         """Counts of all groups on the reference's bins, a view of the mapped file."""
-        return _array(self._table("reference.arrow"), "counts")
+        return array_of(self._table("reference.arrow"), "counts")
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""
@@ -182,6 +191,16 @@ class HistogramStore:
                 raise InputError(f"{self.folder} has no {name}: run the study again to add it")
             self._tables[name] = pa.ipc.open_file(self.folder.fetch(name, self._files[name])).read_all()
         return self._tables[name]
+
+
+def counts_file(n_bins: int) -> str:
+    """The file with counts in so many bins."""
+    return f"counts_B{n_bins}.arrow"
+
+
+def replicates_file(n_replicates: int) -> str:
+    """The file with so many bootstrap replicates of moments."""
+    return f"replicates_R{n_replicates}.arrow"
 
 
 def read_manifest(folder: Folder) -> dict[str, Any] | None:
@@ -199,11 +218,11 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
 
 def moments_of(table: pa.Table) -> GroupMoments:
     """Views of a table of moments."""
-    *power_sums, minimum, maximum, n_detected = (_array(table, name) for name in MOMENTS)
+    *power_sums, minimum, maximum, n_detected = (array_of(table, name) for name in MOMENTS)
     return GroupMoments(table["n_cells"].to_numpy(), tuple(power_sums), minimum, maximum, n_detected)
 
 
-def _array(table: pa.Table, name: str) -> np.ndarray:
+def array_of(table: pa.Table, name: str) -> np.ndarray:
     """A column of lists, or of lists of lists, as a view with an axis for each, without a copy."""
     values, shape = cast("Any", table[name].chunk(0)), [len(table)]
     while isinstance(values, pa.FixedSizeListArray):
