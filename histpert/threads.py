@@ -9,10 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["for_each", "in_order"]
+__all__ = ["Progress", "for_each", "in_order", "silent"]
+
+Progress = Callable[[str, int, int], object]
+"""Told what is done now, how much of it is through, and of how much; 0 of 0 while waiting."""
 
 Task = TypeVar("Task")
 Done = TypeVar("Done")
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see."""
 
 
 def in_order(function: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
@@ -25,11 +32,22 @@ def in_order(function: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterato
             running.extend(pool.submit(function, task) for task in islice(coming, 1))
 
 
-def for_each(function: Callable[[Task], object], tasks: Iterable[Task]) -> None:
-    """Call `function` with all tasks, which are taken at once; a long one holds up no other."""
+def for_each(
+    function: Callable[[Task], object],
+    tasks: Iterable[Task],
+    told: Callable[[int, int], object] = lambda done, total: None,
+) -> None:
+    """Call `function` with all tasks, which are taken at once; a long one holds up no other.
+
+    Args:
+        function: Called in threads.
+        tasks: What it is called with.
+        told: How many tasks are through, of how many; called here.
+    """
+    taken = list(tasks)
     with ThreadPoolExecutor(_n_threads()) as pool:
-        for _ in pool.map(function, tasks):
-            pass
+        for done, _ in enumerate(pool.map(function, taken), start=1):
+            told(done, len(taken))
 
 
 def _n_threads() -> int:

@@ -18,6 +18,7 @@ from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
 from histpert.screens import PRESETS, GroupedCells, assign_folds, open_screen, simulate_screen
+from histpert.threads import Progress
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
 from studies.store_progress import store_progress
@@ -58,13 +59,12 @@ def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
-    with _screen_and_embeddings(options) as (screen, embeddings, notes):
+    with store_progress() as progress, _screen_and_embeddings(options, progress) as (screen, embeddings, notes):
         print(f"screen {screen.name}", flush=True)
         for note in notes:
             print(f"  {note}", flush=True)
         folds = assign_folds(screen.perturbations, options.folds, options.model.seed)
-        with store_progress() as progress:
-            store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
+        store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
         screen=screen.name,
@@ -99,7 +99,9 @@ def check_writable(out: Path, study: str) -> None:
 
 
 @contextmanager
-def _screen_and_embeddings(options: StudyOptions) -> Iterator[tuple[GroupedCells, GeneEmbeddings, tuple[str, ...]]]:
+def _screen_and_embeddings(
+    options: StudyOptions, progress: Progress
+) -> Iterator[tuple[GroupedCells, GeneEmbeddings, tuple[str, ...]]]:
     """The cells of all perturbations that have an embedding, their embeddings, and notes."""
     if options.screen == SIMULATED:
         if options.embeddings:
@@ -110,7 +112,7 @@ def _screen_and_embeddings(options: StudyOptions) -> Iterator[tuple[GroupedCells
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings, options.names)
-    with open_screen(options.screen, options.read, options.working_space()) as opened:
+    with open_screen(options.screen, options.read, options.working_space(), progress) as opened:
         found = match_genes(embeddings, opened.perturbations, options.names.aliases)
         if not found.embeddings.genes:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Live progress of a store that is built: a bar in a terminal, a line for each stage that takes long in a log."""
+"""Live progress of reading a screen and building its store: bars in a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from histpert.histograms.building import Progress as Told
+from histpert.threads import Progress as Told
 
 __all__ = ["store_progress"]
 
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LINES = 15
 
 @contextmanager
 def store_progress() -> Iterator[Told]:
-    """What `open_or_build` tells what it does."""
+    """What reading and building tell what they do."""
     console = Console()
     if not console.is_terminal:
         yield _Lines()
@@ -43,5 +43,5 @@ class _Lines:
         if not total:
             print(stage, flush=True)
         elif now - self._last > SECONDS_BETWEEN_LINES:
-            print(f"{stage}: {done:,} of {total:,} groups of cells", flush=True)
+            print(f"{stage}: {done:,} of {total:,}", flush=True)
             self._last = now

@@ -5,6 +5,7 @@ A matrix is read once, in blocks; each is looked at, taken logarithms of, and pu
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, no_type_check
 
 import numba
@@ -14,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from histpert.screens.matrices import CellMatrix
 from histpert.screens.working_space import WorkingSpace
-from histpert.threads import for_each
+from histpert.threads import Progress, for_each, silent
 
 __all__ = ["FRACTIONS", "NEGATIVE", "OUTSIDE", "TARGET_SUM", "UNORDERED", "ZEROS", "Gathered", "compacted", "gather"]
 
@@ -45,6 +46,7 @@ def gather(
     space: WorkingSpace,
     as_they_are: bool = False,
     into: Gathered | None = None,
+    progress: Progress = silent,
 ) -> Gathered:
     """Put cells in order; take logarithms where a cell has whole numbers only, unless values are wanted as they are.
 
@@ -55,6 +57,7 @@ def gather(
         space: Where the result lies.
         as_they_are: Take no logarithms.
         into: The same cells as they were put in order before, to be overwritten.
+        progress: Told how many blocks are through.
     """
     place = np.full(matrix.n_cells, -1)
     place[rows] = np.arange(len(rows))
@@ -74,7 +77,8 @@ def gather(
         block = matrix.read(cells)
         _put(*block, place[cells], bounds, matrix.n_genes, given, as_they_are, data, indices, totals, found)
 
-    for_each(put, (cells for cells in matrix.spans if (place[cells] >= 0).any()))
+    needed = (cells for cells in matrix.spans if (place[cells] >= 0).any())
+    for_each(put, needed, partial(progress, "cells"))
     expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), matrix.n_genes))
     expression.has_canonical_format = not found[:, UNORDERED].any()
     return Gathered(expression, totals, found)

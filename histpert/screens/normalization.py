@@ -21,6 +21,7 @@ from histpert.errors import InputError
 from histpert.screens.gathering import FRACTIONS, NEGATIVE, OUTSIDE, UNORDERED, ZEROS, compacted, gather
 from histpert.screens.matrices import CellMatrix
 from histpert.screens.working_space import WorkingSpace
+from histpert.threads import Progress, silent
 
 __all__ = ["CellValues", "Facts", "Scale", "log_normalize", "scale_of"]
 
@@ -99,6 +100,7 @@ class CellValues:
         guessed: The library size is a guess, of no use for values that are log-normalized already, and not taken where
             it is less than the sum over the genes.
         space: Where values lie.
+        progress: Told how much is read.
 
     Attributes:
         facts: What they say about the scale.
@@ -112,11 +114,12 @@ class CellValues:
         rows: Int[np.ndarray, "cell"] | None = None,
         guessed: bool = False,
         space: WorkingSpace | None = None,
+        progress: Progress = silent,
     ):
         self._matrix, self._library_size, self._guessed = matrix, library_size, guessed
         self._space = space or WorkingSpace()
         self._rows = rows = np.arange(matrix.n_cells) if rows is None else rows
-        self._gathered = gather(matrix, rows, library_size, self._space)
+        self._gathered = gather(matrix, rows, library_size, self._space, progress=progress)
         found = np.any(self._gathered.found, axis=0).tolist()
         if found[UNORDERED] and not found[OUTSIDE]:
             tidy = gather(matrix, rows, None, self._space, as_they_are=True, into=self._gathered).expression

@@ -16,6 +16,7 @@ from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import CellValues, Facts, Scale, scale_of
 from histpert.screens.screen import Groups, Screen
 from histpert.screens.working_space import WorkingSpace
+from histpert.threads import Progress
 from histpert.wording import some
 
 __all__ = ["Decision", "OpenScreen", "Share", "ShareFacts"]
@@ -65,6 +66,7 @@ class OpenScreen:
         min_control_detection: Genes seen in more than this fraction of control cells are kept.
         notes: For the user.
         space: Where values lie.
+        progress: Told how much is read.
     """
 
     name: str
@@ -76,6 +78,7 @@ class OpenScreen:
     min_control_detection: float
     notes: tuple[str, ...]
     space: WorkingSpace
+    progress: Progress
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -107,7 +110,8 @@ class OpenScreen:
         bounds = self.groups.start[groups.start : groups.stop + 1]
         rows = self.groups.rows[bounds[0] : bounds[-1]]
         sizes = None if self.library_size is None else self.library_size[rows]
-        values = CellValues(self.matrix, sizes, rows=rows, guessed=self.library_size_guessed, space=self.space)
+        how = {"guessed": self.library_size_guessed, "space": self.space, "progress": self.progress}
+        values = CellValues(self.matrix, sizes, rows=rows, **how)
         looked_at = self.groups.start[1].item() if groups.start == 0 and self.min_control_detection else 0
         return Share(values, bounds - bounds[0], groups.start, values.n_detected(looked_at))
 

@@ -19,6 +19,7 @@ from histpert.screens.labels import read_labels
 from histpert.screens.opened import OpenScreen
 from histpert.screens.screen import Screen, group_rows
 from histpert.screens.working_space import WorkingSpace
+from histpert.threads import Progress, silent
 from histpert.wording import every
 
 __all__ = ["LIBRARY_SIZE", "ReadOptions", "open_screen", "read_screen"]
@@ -80,7 +81,10 @@ def read_screen(path: str | Path, options: ReadOptions | None = None, space: Wor
 
 @contextmanager
 def open_screen(
-    path: str | Path, options: ReadOptions | None = None, space: WorkingSpace | None = None
+    path: str | Path,
+    options: ReadOptions | None = None,
+    space: WorkingSpace | None = None,
+    progress: Progress = silent,
 ) -> Iterator[OpenScreen]:
     """A screen of which it is known what each cell is, and whose values are yet to be read; as `read_screen`."""
     options, path = options or ReadOptions(), Path(path)
@@ -105,6 +109,7 @@ def open_screen(
             min_control_detection=options.min_control_detection,
             notes=tuple(notes),
             space=space or WorkingSpace(),
+            progress=progress,
         )
 
 
