@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test check bench-loss bench-reading bench-simulation bench-store clean
+.PHONY: help study test chaos check bench-loss bench-reading bench-simulation bench-store clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -12,6 +12,9 @@ study: .venv/study  ## Run the bin sweep on the simulated screen, from set-up to
 
 test: .venv/dev  ## Run the tests
 	$(BIN)/python -m pytest
+
+chaos: .venv/dev  ## Run the tests that kill many processes
+	$(BIN)/python -m pytest -m chaos
 
 check: .venv/dev  ## Format, lint and types
 	$(BIN)/ruff format --check .

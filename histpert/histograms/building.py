@@ -17,7 +17,7 @@ from jaxtyping import Int
 from histpert.errors import InputError
 from histpert.histograms.folders import Folder, LocalFolder, folder_at
 from histpert.histograms.remote import Cache, RemoteFolder
-from histpert.histograms.store import FORMAT, HistogramStore, counts_file, read_manifest, replicates_file
+from histpert.histograms.store import FORMAT, HistogramStore, counts_file, read_manifest, replicates_file, sealed
 from histpert.histograms.writing import StoreWriter
 from histpert.results import write_json
 from histpert.screens.screen import GroupedCells
@@ -141,7 +141,7 @@ def _make_visible(
             progress("upload", n_sent, len(made))
             folder.put(path / name, name)
     while not _files(folder).keys() >= made.keys():  # another node may write its manifest at the same time
-        write_json(path / "manifest.json", {**about, "files": _files(folder) | dict(made)})
+        write_json(path / "manifest.json", sealed({**about, "files": _files(folder) | dict(made)}))
         if isinstance(folder, RemoteFolder):
             folder.put(path / "manifest.json", "manifest.json")
     if isinstance(folder, RemoteFolder):
@@ -159,7 +159,7 @@ def _build(
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Write the files that are lacking, and those that all need; returns the checksum of each."""
-    for left_over in path.glob(".*.arrow.*"):  # by a process that was killed
+    for left_over in (*path.glob(".*.arrow.*"), *path.glob(".manifest.json.*")):  # by a process that was killed
         left_over.unlink()
     writer = StoreWriter(path, screen, folds, progress)
     is_new = not _files(folder)

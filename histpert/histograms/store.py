@@ -8,8 +8,9 @@ count later adds a file.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "moments_of",
     "read_manifest",
     "replicates_file",
+    "sealed",
 ]
 
 FORMAT = 4
@@ -204,16 +206,29 @@ def replicates_file(n_replicates: int) -> str:
 
 
 def read_manifest(folder: Folder) -> dict[str, Any] | None:
-    """What the store holds, or None where there is none.
+    """What the store holds, or None where there is none. Of another format no more is known than that.
 
     Raises:
-        InputError: It cannot be read, or is none.
+        InputError: It cannot be read, or is not what was written.
     """
     content = folder.read("manifest.json")
+    if content is None:
+        return None
+    manifest: Any = None
     try:
-        return None if content is None else json.loads(content)
-    except ValueError as error:
-        raise InputError(f"{folder}/manifest.json is damaged ({error}): delete {folder} and run again") from error
+        manifest = json.loads(content)
+        is_whole = manifest["format"] != FORMAT or manifest == sealed(manifest)
+    except (ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"{folder}/manifest.json is damaged: delete {folder} and run again")
+    return manifest
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of the rest of it."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return content | {"sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def moments_of(table: pa.Table) -> GroupMoments:
