@@ -1,4 +1,4 @@
-"""The `histpert` command: `histpert simulate OUT.h5ad`."""
+"""The `histpert` command: `histpert simulate OUT.h5ad`, `histpert store ls`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import tyro
 from rich.console import Console
@@ -19,6 +19,7 @@ from histpert.command_line import absolute, parsed
 from histpert.errors import InputError, exit_status
 from histpert.screens.simulation import PRESETS, Preset, Simulation, write_screen
 from histpert.settings import LARGEST_SEED
+from histpert.store_commands import StoreCommand
 
 __all__ = ["main"]
 
@@ -80,14 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _command(arguments).run())
 
 
-def _command(arguments: list[str]) -> Simulate:
+def _command(arguments: list[str]) -> Simulate | StoreCommand:
     # The defaults of `simulate`, and with them its help, follow from --like.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--like", nargs="?")
     like = parser.parse_known_args(arguments)[0].like
-    defaults = {"simulate": Simulate(out=cast("Any", tyro.MISSING), simulation=PRESETS.get(like, Simulation()))}
-    descriptions = {name: (type(default).__doc__ or "") for name, default in defaults.items()}
-    commands: Any = tyro.extras.subcommand_type_from_defaults(defaults, descriptions=descriptions, prefix_names=False)
+    default = Simulate(out=cast("Any", tyro.MISSING), simulation=PRESETS.get(like, Simulation()))
+    simulate = tyro.conf.subcommand("simulate", default=default, description=Simulate.__doc__)
+    store = tyro.conf.subcommand("store", description="Look after the histogram stores that studies read.")
+    commands: Any = Annotated[Simulate, simulate] | Annotated[StoreCommand, store]
     return parsed(
         commands,
         args=arguments,

@@ -52,5 +52,5 @@ def _folders(root: Path) -> list[Path]:
 
 def _reclaimable(folder: Path) -> int:
     """Files in memory, which are counted as taken and make room when it is needed."""
-    lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("inactive_file ", "total_inactive_file ")))
+    counted = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+    return int(counted.get("total_inactive_file", counted.get("inactive_file", 0)))

@@ -126,9 +126,9 @@ class _Shard:
 
     def settle(self, decision: Decision) -> float:
         """Take what holds for all cells; returns the largest value."""
-        self._expression = self._share.on(decision)
+        self._expression, largest = self._share.on(decision)
         self._file.close()
-        return self._expression.data.max(initial=0).item()
+        return largest
 
     def each(self, work: Callable[[sp.csr_matrix], Result], groups: slice) -> dict[int, Result]:
         """What `work` makes of each group."""

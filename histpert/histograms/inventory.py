@@ -14,13 +14,13 @@ from filelock import FileLock, Timeout
 
 from histpert.errors import InputError
 from histpert.histograms.folders import Folder, LocalFolder
-from histpert.histograms.store import FORMAT
+from histpert.histograms.store import FORMAT, sealed
 
 __all__ = ["LOCK", "MANIFEST", "Entry", "entry_at", "is_locked", "is_ours", "stores_in"]
 
 LOCK, MANIFEST = "lock", "manifest.json"
 
-_ARROW = r"(moments|ranges|reference|counts_B\d+(_fold\d+)?)\.arrow"
+_ARROW = r"(moments|ranges|reference|counts_B\d+(_fold\d+)?|replicates_R\d+)\.arrow"
 _OURS = re.compile(rf"{LOCK}|{re.escape(MANIFEST)}|{_ARROW}|\.({_ARROW}|{re.escape(MANIFEST)})\.\d+\.[0-9a-f]{{8}}")
 _FOLDER = re.compile(r"(.*-)?[0-9a-f]{16}")
 _ENTRIES = {"format": int, "screen": str, "fingerprint": str, "files": dict}
@@ -34,7 +34,7 @@ class Entry:
     Attributes:
         folder: Where it is.
         name: Of the folder.
-        state: `whole`, `format 3`, `being built`, `unfinished`, `damaged manifest` or `not readable`.
+        state: `whole`, `format 3`, `unfinished`, `damaged manifest` or `not readable`.
         files: Bytes of each file with a name that stores give, by name.
         others: Names of what else lies in the folder.
         manifest: What a whole store holds; what one of another format says.
@@ -85,26 +85,23 @@ def entry_at(folder: Folder, name: str) -> Entry | None:
 
     It is ours with a manifest of ours, or where it is named as stores are and holds nothing but files so named.
     """
+    named_as_stores = _FOLDER.fullmatch(Path(name).name) is not None
     try:
         files, content = folder.files(), folder.read(MANIFEST)
         others = (*(file for file in files if not is_ours(file)), *folder.folders())
     except InputError:
-        if isinstance(folder, LocalFolder) and _FOLDER.fullmatch(name):
-            return Entry(folder, name, "not readable", {})
-        if isinstance(folder, LocalFolder):
-            return None
-        raise
+        if not isinstance(folder, LocalFolder):
+            raise
+        return Entry(folder, name, "not readable", {}) if named_as_stores else None
     ours = {file: n_bytes for file, n_bytes in files.items() if is_ours(file)}
     manifest = _read(content)
-    if manifest is not None and manifest["format"] != FORMAT:
-        return Entry(folder, name, f"format {manifest['format']}", ours, others, manifest)
-    if manifest is not None and _is_complete(manifest):
-        return Entry(folder, name, "whole", ours, others, manifest)
-    if others or not (manifest or _FOLDER.fullmatch(Path(name).name)):
-        return None
-    if content is not None:
-        return Entry(folder, name, "damaged manifest", ours)
-    return Entry(folder, name, "being built" if is_locked(folder) else "unfinished", ours)
+    if manifest is None:
+        state = "unfinished" if content is None else "damaged manifest"
+        return Entry(folder, name, state, ours) if named_as_stores and not others else None
+    state = f"format {manifest['format']}"
+    if manifest["format"] == FORMAT:
+        state = "whole" if _is_complete(manifest) and manifest == sealed(manifest) else "damaged manifest"
+    return Entry(folder, name, state, ours, others, manifest)
 
 
 def is_ours(name: str) -> bool:

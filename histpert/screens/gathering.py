@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from histpert.screens.matrices import CellMatrix
+from histpert.screens.matrices import CellMatrix, csr_of
 from histpert.screens.working_space import WorkingSpace
 from histpert.threads import Progress, for_each, silent
 
@@ -79,7 +79,7 @@ def gather(
 
     needed = (cells for cells in matrix.spans if (place[cells] >= 0).any())
     for_each(put, needed, partial(progress, "cells"))
-    expression = sp.csr_matrix((data, indices, bounds.astype(kind)), shape=(len(rows), matrix.n_genes))
+    expression = csr_of(data, indices, bounds.astype(kind), (len(rows), matrix.n_genes))
     expression.has_canonical_format = not found[:, UNORDERED].any()
     return Gathered(expression, totals, found)
 
@@ -89,11 +89,10 @@ def compacted(expression: sp.csr_matrix, genes: Bool[np.ndarray, "gene"] | None 
     n_cells, n_genes = expression.shape  # pyright: ignore[reportGeneralTypeIssues]
     kept = np.ones(n_genes, dtype=bool) if genes is None else genes
     column = np.where(kept, np.cumsum(kept) - 1, -1)
+    canonical = expression.has_canonical_format  # which SciPy looks up when it is first asked
     bounds = _compact(expression.data, expression.indices, expression.indptr, column)
     end = int(bounds[-1])
-    arrays = expression.data[:end], expression.indices[:end], bounds
-    canonical = expression.has_canonical_format
-    small = sp.csr_matrix(arrays, shape=(n_cells, int(kept.sum())))
+    small = csr_of(expression.data[:end], expression.indices[:end], bounds, (n_cells, int(kept.sum())))
     small.has_canonical_format = canonical
     return small
 

@@ -18,7 +18,7 @@ from histpert.errors import InputError
 from histpert.threads import in_order
 from histpert.wording import reason
 
-__all__ = ["Block", "CellMatrix"]
+__all__ = ["BLOCK_VALUES", "Block", "CellMatrix", "csr_of"]
 
 BLOCK_VALUES = 2**19
 """Values of a block: small enough for a core's cache, large enough for a read."""
@@ -77,6 +77,17 @@ class CellMatrix:
         sizes = [np.zeros(0, dtype=np.int64), *in_order(lambda cells: np.diff(self.read(cells).indptr), self.spans)]
         return replace(self, row_sizes=np.concatenate(sizes))
 
+    def tidied(self) -> CellMatrix:
+        """The same with the columns of each cell in order, and those that are stored twice added up."""
+
+        def read(cells: slice) -> Block:
+            data, indices, indptr = self.read(cells)
+            rows = csr_of(data.copy(), indices.copy(), indptr.copy(), (len(indptr) - 1, self.n_genes))
+            rows.sum_duplicates()
+            return Block(rows.data, rows.indices, rows.indptr)
+
+        return replace(self, row_sizes=None, read=read)
+
     @staticmethod
     def of(values: Any, source: str = "the matrix") -> CellMatrix:
         """A SciPy sparse matrix in memory, or a dense array in memory or in a file (HDF5, zarr)."""
@@ -127,6 +138,13 @@ class CellMatrix:
             return Block(values, columns, bounds[cells.start : cells.stop + 1] - taken.start)
 
         return CellMatrix(source, n_cells, n_genes, sizes, spans, read)
+
+
+def csr_of(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
+    """A matrix of these very arrays: SciPy's constructor copies what is a small part of another."""
+    matrix = sp.csr_matrix(shape, dtype=data.dtype)
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr.astype(indices.dtype, copy=False)
+    return matrix
 
 
 def _as_csr(values: Any, source: str) -> sp.csr_matrix:

@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float, Int
 
 from histpert.errors import InputError
 from histpert.screens.gathering import FRACTIONS, NEGATIVE, OUTSIDE, UNORDERED, ZEROS, compacted, gather
-from histpert.screens.matrices import CellMatrix
+from histpert.screens.matrices import BLOCK_VALUES, CellMatrix
 from histpert.screens.working_space import WorkingSpace
 from histpert.threads import Progress, silent
 
-__all__ = ["CellValues", "Facts", "Scale", "log_normalize", "scale_of"]
+__all__ = ["CellValues", "Facts", "Scale", "log_normalize", "note_on", "scale_of"]
 
 MAX_LOG_VALUE = 20.0
 """No log-normalized value is larger: log1p of all of a cell's counts scaled to a hundred million is 18.4."""
@@ -39,10 +39,6 @@ class Scale(Enum):
     BY_SUM = "raw counts, normalized by their sum per cell"
     BY_COLUMN = "raw counts, normalized by the library size column"
     NOT_BY_COLUMN = "raw counts, normalized by their sum per cell: the column of library sizes cannot be that"
-
-    def note(self, largest: float) -> str:
-        """What to tell the user; `largest` is the largest value on the scale."""
-        return self.value + (f" (largest {largest:.2f})" if self is Scale.LOGARITHMS else "")
 
 
 @dataclass(frozen=True)
@@ -122,26 +118,28 @@ class CellValues:
         self._gathered = gather(matrix, rows, library_size, self._space, progress=progress)
         found = np.any(self._gathered.found, axis=0).tolist()
         if found[UNORDERED] and not found[OUTSIDE]:
-            tidy = gather(matrix, rows, None, self._space, as_they_are=True, into=self._gathered).expression
-            tidy.sum_duplicates()
-            self._matrix, self._rows = CellMatrix.of(tidy, matrix.source), np.arange(len(rows))
-            self._gathered = gather(self._matrix, self._rows, library_size, self._space)
-        self.facts = self._facts(rows)
+            del self._gathered
+            self._matrix = matrix.tidied()
+            self._gathered = gather(self._matrix, rows, library_size, self._space, progress=progress)
+        self.facts = self._facts()
 
     def n_detected(self, n_cells: int) -> Int[np.ndarray, "gene"]:
         """Of the first `n_cells` cells, those in which each gene is seen; none where the matrix is damaged."""
         expression, n_genes = self._gathered.expression, self._matrix.n_genes
         end = 0 if self.facts.outside else int(expression.indptr[n_cells])
-        seen = expression.indices[:end][expression.data[:end] != 0]
-        return np.bincount(seen, minlength=n_genes)
+        seen = np.zeros(n_genes, dtype=np.int64)
+        for first in range(0, end, BLOCK_VALUES):  # all of it may not fit into memory
+            part = slice(first, min(first + BLOCK_VALUES, end))
+            seen += np.bincount(expression.indices[part][expression.data[part] != 0], minlength=n_genes)
+        return seen
 
-    def _facts(self, rows: Int[np.ndarray, "cell"]) -> Facts:
+    def _facts(self) -> Facts:
         totals, sizes = self._gathered.totals, self._library_size
         found = np.any(self._gathered.found, axis=0).tolist()
-        odd = rows[~np.isfinite(totals)]
+        odd = self._rows[~np.isfinite(totals)]
         sizes = totals if sizes is None else sizes
         return Facts(
-            n_cells=len(rows),
+            n_cells=len(self._rows),
             n_values=self._gathered.expression.nnz - self._gathered.found[:, ZEROS].sum(dtype=np.int64).item(),
             fractions=found[FRACTIONS],
             least=self._gathered.expression.data.min().item() if found[NEGATIVE] else 0.0,
@@ -152,35 +150,22 @@ class CellValues:
             impossible=bool((~np.isfinite(sizes) | ((sizes <= 0) & (totals != 0))).any()),
         )
 
-    def on(self, scale: Scale, genes: Bool[np.ndarray, "gene"] | None = None) -> sp.csr_matrix:
-        """The values on a scale, float32, without stored zeros, and of the marked genes only.
-
-        Raises:
-            InputError: Values that are neither counts nor log-normalized; a library size for values that are
-                log-normalized already.
-        """
+    def on(self, scale: Scale, genes: Bool[np.ndarray, "gene"] | None = None) -> tuple[sp.csr_matrix, float]:
+        """The values on a scale, float32, without stored zeros, of the marked genes only; and the largest of all."""
         if scale is Scale.LOGARITHMS:
-            self._check_logarithms()
+            filled = np.diff(self._gathered.expression.indptr) > 0
+            if (self._gathered.found[filled, FRACTIONS] == 0).any():  # logarithms were taken of what are some
+                self._again(as_they_are=True)
         elif scale is Scale.NOT_BY_COLUMN:
-            self._gathered = gather(self._matrix, self._rows, None, self._space, into=self._gathered)
+            self._again()
+        expression = self._gathered.expression
+        largest = expression.data.max(initial=0).item()
         if self._gathered.found[:, ZEROS].any() or genes is not None:
-            return compacted(self._gathered.expression, genes)
-        return self._gathered.expression
+            expression = compacted(expression, genes)
+        return expression, largest
 
-    def _check_logarithms(self) -> None:
-        """See that they are; cells that have whole numbers only were taken logarithms of."""
-        filled = np.diff(self._gathered.expression.indptr) > 0
-        if (self._gathered.found[filled, FRACTIONS] == 0).any():
-            into = self._gathered
-            self._gathered = gather(self._matrix, self._rows, None, self._space, as_they_are=True, into=into)
-        source, most = self._matrix.source, self._gathered.expression.data.max(initial=0)
-        if most > MAX_LOG_VALUE:
-            raise InputError(
-                f"{source} has values up to {most:.4g}, which are neither whole counts nor log-normalized: "
-                "give one of these, or name a layer that has them with --layer"
-            )
-        if self._library_size is not None and not self._guessed:
-            raise InputError(f"{source} is log-normalized already, so --library-size-column has no use: leave it out")
+    def _again(self, as_they_are: bool = False) -> None:
+        self._gathered = gather(self._matrix, self._rows, None, self._space, as_they_are, into=self._gathered)
 
 
 def scale_of(facts: Facts, matrix: CellMatrix, library_size_named: bool | None) -> Scale:
@@ -192,8 +177,7 @@ def scale_of(facts: Facts, matrix: CellMatrix, library_size_named: bool | None) 
         library_size_named: Whether the user named the column of library sizes, or it is a guess; None: there is none.
 
     Raises:
-        InputError: NaN, infinite or negative values; a library size for values that are log-normalized already; a
-            damaged matrix.
+        InputError: NaN, infinite or negative values; a damaged matrix.
     """
     source = matrix.source
     if facts.outside:
@@ -218,6 +202,25 @@ def scale_of(facts: Facts, matrix: CellMatrix, library_size_named: bool | None) 
     return Scale.BY_COLUMN
 
 
+def note_on(scale: Scale, largest: float, source: str, library_size_named: bool | None) -> str:
+    """What to tell the user of the scale, given the largest value on it.
+
+    Raises:
+        InputError: Values that are neither counts nor log-normalized; a library size for values that are
+            log-normalized already.
+    """
+    if scale is not Scale.LOGARITHMS:
+        return scale.value
+    if largest > MAX_LOG_VALUE:
+        raise InputError(
+            f"{source} has values up to {largest:.4g}, which are neither whole counts nor log-normalized: "
+            "give one of these, or name a layer that has them with --layer"
+        )
+    if library_size_named:
+        raise InputError(f"{source} is log-normalized already, so --library-size-column has no use: leave it out")
+    return f"{scale.value} (largest {largest:.2f})"
+
+
 def log_normalize(
     matrix: CellMatrix, library_size: Float[np.ndarray, "cell"] | None, **how: Any
 ) -> tuple[sp.csr_matrix, str]:
@@ -237,6 +240,7 @@ def log_normalize(
         InputError: As `CellValues` does.
     """
     values = CellValues(matrix, library_size, **how)
-    scale = scale_of(values.facts, matrix, None if library_size is None else not how.get("guessed"))
-    expression = values.on(scale)
-    return expression, scale.note(expression.data.max(initial=0).item())
+    named = None if library_size is None else not how.get("guessed")
+    scale = scale_of(values.facts, matrix, named)
+    expression, largest = values.on(scale)
+    return expression, note_on(scale, largest, matrix.source, named)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from histpert.errors import InputError
 from histpert.screens.matrices import CellMatrix
-from histpert.screens.normalization import CellValues, Facts, Scale, scale_of
+from histpert.screens.normalization import CellValues, Facts, Scale, note_on, scale_of
 from histpert.screens.screen import Groups, Screen
 from histpert.screens.working_space import WorkingSpace
 from histpert.threads import Progress
@@ -97,8 +97,8 @@ class OpenScreen:
         """
         share = self.share(slice(0, len(self.perturbations) + 1))
         decision = self.decision(share.facts)
-        expression = share.on(decision)
-        notes = self.notes_on(decision, expression.data.max(initial=0).item())
+        expression, largest = share.on(decision)
+        notes = self.notes_on(decision, largest)
         return Screen(self.name, expression, self.genes(decision), self.perturbations, self.groups.start, notes)
 
     def share(self, groups: slice) -> Share:
@@ -121,8 +121,7 @@ class OpenScreen:
         Raises:
             InputError: Values that cannot be used, or no gene is left.
         """
-        named = None if self.library_size is None else not self.library_size_guessed
-        scale = scale_of(facts.values, self.matrix, named)
+        scale = scale_of(facts.values, self.matrix, self._library_size_named)
         if not facts.values.n_values:
             raise InputError(
                 f"{self.matrix.source}: all values are 0 in the cells that are used; name a layer with --layer"
@@ -139,9 +138,18 @@ class OpenScreen:
         """Names of those that are kept."""
         return tuple(gene for gene, kept in zip(self.all_genes, decision.genes, strict=True) if kept)
 
+    @property
+    def _library_size_named(self) -> bool | None:
+        return None if self.library_size is None else not self.library_size_guessed
+
     def notes_on(self, decision: Decision, largest: float) -> tuple[str, ...]:
-        """All notes, with those on what is allowed, and yet is often a mistake; `largest` is the largest value."""
-        notes = [*self.notes, decision.scale.note(largest)]
+        """All notes, with those on what is allowed, and yet is often a mistake; `largest` is the largest value.
+
+        Raises:
+            InputError: It is too large for what values were taken for.
+        """
+        scale = note_on(decision.scale, largest, self.matrix.source, self._library_size_named)
+        notes = [*self.notes, scale]
         sizes = np.diff(self.groups.start)[1:]
         few = [name for name, n_cells in zip(self.perturbations, sizes, strict=True) if n_cells < FEW_CELLS]
         if few:
@@ -184,10 +192,6 @@ class Share:
         self.group_start, self.first = group_start, first
         self.facts = ShareFacts(values.facts, n_control_detected)
 
-    def on(self, decision: Decision) -> sp.csr_matrix:
-        """The values, by what holds for all cells.
-
-        Raises:
-            InputError: They cannot be used.
-        """
+    def on(self, decision: Decision) -> tuple[sp.csr_matrix, float]:
+        """The values, by what holds for all cells, and the largest of them before genes are left out."""
         return self._values.on(decision.scale, None if decision.genes.all() else decision.genes)

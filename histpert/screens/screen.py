@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from jaxtyping import Int
 
 from histpert.errors import InputError
+from histpert.screens.matrices import csr_of
 from histpert.threads import for_each
 
 __all__ = ["GroupedCells", "Groups", "Screen", "for_each_group", "group_cells", "group_rows"]
@@ -115,7 +116,7 @@ def for_each_group(
         bounds = expression.indptr[group_start[group] : group_start[group + 1] + 1].astype(np.int64)
         values = slice(int(bounds[0]), int(bounds[-1]))
         rows = expression.data[values], expression.indices[values], bounds - bounds[0]
-        done(group, work(sp.csr_matrix(rows, shape=(len(bounds) - 1, n_genes))))
+        done(group, work(csr_of(*rows, (len(bounds) - 1, n_genes))))
 
     for_each(one, range(len(group_start) - 1))
 
