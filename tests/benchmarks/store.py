@@ -140,12 +140,13 @@ def compressed(path: Path, copy: Path) -> Path:
 def ready_for_training(store: Path):
     import torch  # noqa: PLC0415
 
+    from histpert.settings import ModelSettings  # noqa: PLC0415
     from histpert.targets import training_targets  # noqa: PLC0415
 
     opened = HistogramStore(store)
     vectors = np.zeros((len(opened.perturbations), 8), dtype=np.float32)
     training = training_targets(opened.fold(0, 15), opened.moments, vectors, torch.device("cpu"))
-    for batch in torch.arange(len(vectors[: len(training.masses)])).split(64):
+    for batch in torch.arange(len(vectors[: len(training.masses)])).split(ModelSettings().batch_size):
         training.masses[batch]
     return opened, training
 
