@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from histpert.checkpoints import Checkpoint
 from histpert.settings import ModelSettings
 
 __all__ = ["train"]
@@ -19,6 +20,7 @@ def train(
     loss_of: Callable[[Tensor, Tensor], Tensor],
     embeddings: Float[Tensor, "perturbation feature"],
     settings: ModelSettings,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Float[Tensor, ""]]:
     """Train with AdamW on shuffled batches of perturbations (section 4.1).
 
@@ -30,6 +32,7 @@ def train(
         loss_of: Mean loss of a prediction, given the numbers of the batch's perturbations.
         embeddings: Training perturbations.
         settings: Epochs, batch size, learning rate, weight decay and seed.
+        checkpoint: Of this training: it goes on from there, to the same numbers as if it had never stopped.
 
     Yields:
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
@@ -39,11 +42,27 @@ def train(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     orders = _batch_orders(len(embeddings), settings).to(device)
-    for epoch, order in enumerate(orders):
+    first = _restore(checkpoint, network, optimizer)
+    for epoch, order in enumerate(orders[first:], start=first):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))
             loss = _train_epoch(network, loss_of, embeddings, order.split(settings.batch_size), optimizer)
+        if checkpoint is not None and epoch + 1 < settings.epochs:
+            done = epoch + 1
+            checkpoint.keep(
+                lambda done=done: {"epochs": done, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
+            )
         yield loss
+
+
+def _restore(checkpoint: Checkpoint | None, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Put weights and moments as they were; returns how many epochs are done."""
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return 0
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epochs"]
 
 
 def _train_epoch(

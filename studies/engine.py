@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
@@ -24,6 +26,9 @@ from studies.provenance import provenance
 from studies.trial import Job, Plan, run_trial
 
 __all__ = ["Study", "run_study"]
+
+MAX_DEATHS = 3
+"""How often a trial is taken up again after its worker died; one that kills its workers must end."""
 
 SHOWN = {".md": "table", ".png": "figure"}
 """Files to name at the end of a study; their other formats lie beside them."""
@@ -75,10 +80,39 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
         jobs: Configurations and folds, in the order to start them.
 
     Raises:
-        InputError: Resources are asked for that Ray does not have.
+        InputError: Resources are asked for that Ray does not have, or another process is at work in the folder.
     """
     folder = options.out / name
-    plan = Plan(name, data, options.folds, options.threads_per_trial, folder / "ledger")
+    with _alone_in(folder):
+        return _run_study(name, options, data, jobs, folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two drivers would train the same trials twice."""
+    lock = FileLock(folder / "ledger" / "lock")
+    try:
+        (folder / "ledger").mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another process is at work in {folder}: wait for it (studies/status.py shows it), or name another --out"
+        ) from None
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written ({error}): name another folder") from error
+    try:
+        yield
+    finally:
+        if [path.name for path in (folder / "ledger").iterdir()] == ["lock"]:
+            with suppress(OSError):  # nothing came of it: nothing is left of it
+                (folder / "ledger" / "lock").unlink()
+                (folder / "ledger").rmdir()
+                folder.rmdir()
+        lock.release()
+
+
+def _run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[Job], folder: Path) -> Study:
+    plan = Plan(name, data, options.folds, options.threads_per_trial, folder, options.checkpoint_seconds)
     ledger = Ledger(plan.ledger)
     missing = [job for job in jobs if not _is_done(ledger.read(plan.trial_id(job)))]
     print(
@@ -87,7 +121,14 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
     )
     if missing:
         with ray_session() as own_folder:
-            _tune(plan, missing, options, own_folder)
+            _tune(plan, missing, options, own_folder, n_done=len(jobs) - len(missing))
+            short = [job for job in missing if _ran_out_of_memory(ledger.read(plan.trial_id(job)))]
+            if short:
+                print(
+                    f"{len(short)} trials ran out of memory: each is tried once more, with nothing beside it",
+                    flush=True,
+                )
+                _tune(plan, short, options, own_folder, n_done=len(jobs) - len(short), alone=True)
     _say_what_is_replaced(folder, data)
     entries = [(job, ledger.read(plan.trial_id(job))) for job in jobs]
     _write_results(folder, [entry for _, entry in entries if entry], _record(name, options, data))
@@ -123,12 +164,18 @@ def _is_done(entry: Entry | None) -> bool:
     return entry is not None and entry["trial"]["status"] == "ok"
 
 
+def _ran_out_of_memory(entry: Entry | None) -> bool:
+    return entry is not None and entry["trial"]["status"] == "oom"
+
+
 def _reason(job: Job, entry: Entry | None) -> str:
     error = entry["trial"]["error"] if entry else "stopped before it ended"
     return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error}"
 
 
-def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, own_folder: Path | None) -> None:
+def _tune(
+    plan: Plan, jobs: Sequence[Job], options: StudyOptions, own_folder: Path | None, n_done: int, alone: bool = False
+) -> None:
     """Run the jobs as Tune trials in reused worker processes, which write their own ledger entries."""
     from ray import tune
 
@@ -136,36 +183,53 @@ def _tune(plan: Plan, jobs: Sequence[Job], options: StudyOptions, own_folder: Pa
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
 
-    from studies.progress import TrialProgress  # Ray is imported once its environment is set
+    from studies.progress import StopWhenUnwritten, TrialProgress  # Ray is imported once its environment is set
 
     resources = _resources(options, is_local=own_folder is not None)
+    if alone and resources["gpu"]:
+        resources["gpu"] = 1.0
+    progress = TrialProgress(plan, jobs, n_done)
     # Tune insists on a folder for its state that all nodes see; nothing in it is kept.
     scratch = (own_folder or plan.ledger.parent) / ".tune"
     run = tune.RunConfig(
         name="trials",
         storage_path=str(scratch),
         verbose=0,
-        callbacks=[TrialProgress(plan, jobs)],
-        failure_config=tune.FailureConfig(max_failures=1),  # a worker that dies; what a trial raises is an entry
+        callbacks=[progress],
+        stop=StopWhenUnwritten(progress),
+        # Of workers and nodes that die: what a trial raises is an entry. It goes on from its checkpoint.
+        failure_config=tune.FailureConfig(max_failures=0 if alone else MAX_DEATHS),
     )
     trainable = tune.with_parameters(_trainable, plan=plan, jobs=tuple(jobs), use_gpu=resources["gpu"] > 0)
     try:
         tune.Tuner(
             tune.with_resources(trainable, resources),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
-            tune_config=tune.TuneConfig(reuse_actors=True),
+            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1 if alone else None),
             run_config=run,
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # not empty: of trainings that go on next time
+            (plan.folder / "checkpoints").rmdir()
+    if progress.unwritten:
+        raise InputError(
+            f"results cannot be written into {plan.ledger} ({progress.unwritten}): make room and run the same command "
+            "again, finished trials are in the ledger"
+        )
 
 
 def _trainable(config: dict[str, Any], plan: Plan, jobs: Sequence[Job], use_gpu: bool) -> dict[str, str]:
     """Tune's function trainable: one job of the plan."""
     if use_gpu and not torch.cuda.is_available():
         raise RuntimeError("Ray gave this trial a GPU, but torch sees none: install the CUDA build of torch")
-    entry = run_trial(plan, jobs[config["job"]], torch.device("cuda" if use_gpu else "cpu"))
-    Ledger(plan.ledger).write(entry)
+    job = jobs[config["job"]]
+    entry = run_trial(plan, job, torch.device("cuda" if use_gpu else "cpu"))
+    try:
+        Ledger(plan.ledger).write(entry)
+    except OSError as error:  # no failure of the trial, which would be tried again
+        return {"status": "unwritten", "error": str(error)}
+    plan.checkpoint(job).remove()
     return {"status": entry["trial"]["status"]}
 
 

@@ -16,7 +16,7 @@ from histpert.errors import InputError
 
 __all__ = ["ray_session"]
 
-LONGEST_TEMPORARY_FOLDER = 18
+LONGEST_TEMPORARY_FOLDER = 16
 
 TOKEN = secrets.token_hex(32)
 """Of the Rays that this process starts; Ray reads it once."""
@@ -95,7 +95,7 @@ def _local() -> Iterator[Path]:
             log_to_driver=False,
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
+            _temp_dir=f"{folder}/r",  # which Ray opens to all; the folder around it is ours alone
         )
         yield Path(folder)
     finally:

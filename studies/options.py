@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import tyro
 from histpert.command_line import absolute, parsed
 from histpert.embeddings import EmbeddingOptions
 from histpert.errors import InputError, exit_status
-from histpert.histograms.remote import Cache, is_remote
+from histpert.histograms.remote import Cache, default_cache, is_remote
 from histpert.memory import available_bytes
 from histpert.screens import ReadOptions, WorkingSpace
 from histpert.settings import ModelSettings
@@ -29,11 +28,6 @@ def default_out() -> Path:
     """`results` in the current folder, or `~/histpert-results` where that folder is Ray's copy of an uploaded one."""
     here = Path.cwd()
     return Path.home() / "histpert-results" if "runtime_resources" in here.parts else here / "results"
-
-
-def default_cache() -> Path:
-    """Where programs keep what they can fetch again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "histpert"
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,8 @@ class StudyOptions:
     """Share of a GPU for each trial, 0.25 runs four at once; default: 1 where there is a GPU, else 0."""
     threads_per_trial: int = 1
     """CPU threads of each trial. The number changes the last digits of results."""
+    checkpoint_seconds: float = 60.0
+    """Time between the states of a training that are kept, from which it goes on if its process dies."""
     smoke: bool = False
     """Run a small shape of the study, to see that everything works."""
 
@@ -77,6 +73,8 @@ class StudyOptions:
             raise InputError(f"--gpus-per-trial {self.gpus_per_trial}: must be a number, 0 or more")
         if self.memory_gb is not None and not 0 <= self.memory_gb < inf:
             raise InputError(f"--memory-gb {self.memory_gb}: must be a number, 0 or more")
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds {self.checkpoint_seconds}: must be a number, 0 or more")
         if self.shards < 1:
             raise InputError(f"--shards {self.shards}: must be 1 or more")
         object.__setattr__(self, "out", absolute(self.out, "--out"))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from histpert.checkpoints import Checkpoint
 from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate
@@ -30,8 +31,9 @@ __all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "run_trial"]
 OBSERVED = "Observed Hist"
 """Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
 
-RESULTS_VERSION = 1
-"""Part of a trial's identity: raised when the same settings give other results, so that old entries are not taken."""
+RESULTS_VERSION = 2
+"""Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is
+kept of them changes, so that old entries are not taken."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,24 @@ class Plan:
     data: StudyData
     n_folds: int
     n_threads: int
-    ledger: Path
+    folder: Path
+    """Of the study's results."""
+    checkpoint_seconds: float
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the finished trials."""
+        return self.folder / "ledger"
+
+    def checkpoint(self, job: Job) -> Checkpoint:
+        """Where a trial's training is kept until it has ended."""
+        return Checkpoint(self.folder / "checkpoints" / f"{self.trial_id(job)}.pt", self.checkpoint_seconds)
 
     def trial_id(self, job: Job) -> str:
         """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
         return content_id(
             {
-                "version": RESULTS_VERSION,
+                "version": [RESULTS_VERSION, METHODS[job.method].version if job.method in METHODS else 0],
                 "screen": self.data.screen_fingerprint,
                 "folds": self.data.folds.tolist(),
                 "embeddings": self.data.embeddings_fingerprint,
@@ -120,6 +133,7 @@ def _open_store(folder: Folder) -> HistogramStore:
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
     store = _open_store(plan.data.store)
     counts = store.fold(job.fold, job.n_bins)
+    checkpoint = plan.checkpoint(job)
     with _peak_memory_mb(device) as memory:
         training = training_targets(counts, store.moments, plan.data.vectors, device)
         held_out = held_out_targets(counts, store.moments, device)
@@ -128,12 +142,12 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
             predicted, control = held_out.masses, training.control
         else:
             model = METHODS[job.method](job.settings)
-            for last in deque(model.fit(training), maxlen=1):
+            for last in deque(model.fit(training, checkpoint), maxlen=1):
                 if not math.isfinite(last.item()):
                     raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
             embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(device)
             predicted, control, n_parameters = model.predict(embeddings), model.control, model.n_parameters
-        seconds = time.perf_counter() - start
+        seconds = checkpoint.seconds_before + time.perf_counter() - start
         rows = _perturbation_rows(plan, job, store, counts, held_out, evaluate(predicted, control, held_out))
     trial = plan.row(job) | {
         "status": "ok",

@@ -3,7 +3,7 @@
 `METHODS` maps the name that tables and figures show to a constructor; adding a method is one file and one line.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from histpert.models.control_hist import ControlHist
 from histpert.models.interface import HistogramModel, TrainingSet
@@ -13,7 +13,7 @@ from histpert.settings import ModelSettings
 
 __all__ = ["METHODS", "HistogramModel", "ModelSettings", "TrainingSet"]
 
-METHODS: Mapping[str, Callable[[ModelSettings], HistogramModel]] = {
+METHODS: Mapping[str, type[HistogramModel]] = {
     "Ctrl Hist": ControlHist,
     "Non-Ctrl Hist": PooledHist,
     "MLP+Hist": MLPHist,

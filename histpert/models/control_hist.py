@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor
 
+from histpert.checkpoints import Checkpoint
 from histpert.models.interface import TrainingSet, smoothed
 from histpert.settings import ModelSettings
 
@@ -16,12 +17,13 @@ __all__ = ["ControlHist"]
 class ControlHist:
     """The smoothed histogram of the control cells, whatever the perturbation (section 4.2)."""
 
+    version = 1
     n_parameters = 0
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings
 
-    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+    def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Keep the control histogram; there are no epochs."""
         self.control = smoothed(training.control, self._settings.control_smoothing)
         return iter(())

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from histpert.checkpoints import Checkpoint
+from histpert.settings import ModelSettings
+
 __all__ = ["HistogramModel", "Rows", "TrainingSet", "smoothed"]
 
 
@@ -52,8 +55,16 @@ class TrainingSet:
 class HistogramModel(Protocol):
     """A method that predicts histograms. `fit` must have been run to its end before anything else is asked for."""
 
-    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
-        """Learn from the training perturbations; yields the mean training loss of each epoch, on the device."""
+    version: int
+    """Raised when the method gives other results for the same settings, so that those of before are not taken."""
+
+    def __init__(self, settings: ModelSettings): ...
+
+    def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
+        """Learn from the training perturbations; yields the mean training loss of each epoch, on the device.
+
+        A training with epochs keeps its state in `checkpoint`, and goes on from what it finds there.
+        """
         ...
 
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.models.interface import TrainingSet, smoothed
 from histpert.settings import ModelSettings
@@ -63,10 +64,12 @@ class HistogramNetwork(nn.Module):
 class MLPHist:
     """The histogram model (section 3)."""
 
+    version = 1
+
     def __init__(self, settings: ModelSettings):
         self._settings = settings
 
-    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+    def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Train the network from the seed of the settings; torch's global generators are left as they were."""
         settings = self._settings
         self.control = smoothed(training.control, settings.control_smoothing)
@@ -82,7 +85,7 @@ class MLPHist:
             targets = training.masses[batch], training.means[batch]
             return weighted_loss(logits, *targets, training.lower, training.width, weights)
 
-        return train(self.network, loss_of, training.embeddings, settings)
+        return train(self.network, loss_of, training.embeddings, settings, checkpoint)
 
     @torch.no_grad()
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:

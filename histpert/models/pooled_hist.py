@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from histpert.checkpoints import Checkpoint
 from histpert.models.interface import TrainingSet, smoothed
 from histpert.settings import ModelSettings
 
@@ -21,12 +22,13 @@ BATCH = 64
 class PooledHist:
     """The smoothed histogram of all perturbed training cells, pooled cell by cell (section 4.2)."""
 
+    version = 1
     n_parameters = 0
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings
 
-    def fit(self, training: TrainingSet) -> Iterator[Float[Tensor, ""]]:
+    def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Pool the cells of the training perturbations; there are no epochs."""
         self.control = smoothed(training.control, self._settings.control_smoothing)
         share = training.n_cells / training.n_cells.sum()

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
     options = StudyOptions(out=tmp_path_factory.mktemp("out"), folds=3)
-    return Plan("test", prepare(options, [5]), 3, 1, Path("unused"))
+    return Plan("test", prepare(options, [5]), 3, 1, Path("unused"), 3600.0)
 
 
 def job(method: str = "MLP+Hist", **settings) -> Job:
