@@ -611,9 +611,9 @@ def test_remote_damage_is_found_whatever_the_cache_holds(remote, tmp_path, said)
     folder, uri, cache = remote
     n_bytes = folder.files()["counts_B5.arrow"]
     put(folder, "counts_B5.arrow", bytes(n_bytes), tmp_path)
-    status, (line,) = said("verify", uri, "--store-cache", cache)
+    status, lines = said("verify", uri, "--store-cache", cache)
     assert status == 1
-    assert "counts_B5.arrow: damaged" in line
+    assert ["counts_B5.arrow: damaged" in line for line in lines if "damaged" in line] == [True]
     # Nor does it help that another process that verified it was killed before that.
     sha256 = json.loads(folder.read("manifest.json"))["files"]["counts_B5.arrow"]["sha256"]
     shutil.copy(cache / sha256, cache / "verify" / sha256)

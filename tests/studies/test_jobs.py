@@ -42,9 +42,13 @@ def ray(isolated) -> Iterator[Run]:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [RAY, *words]
-        return subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
-        )
+        for _ in range(30):
+            done = subprocess.run(
+                command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+            )
+            if "No available agent" not in done.stderr:  # on a busy machine it starts late
+                break
+        return done
 
     # Not `ray stop`, which would stop every Ray on this machine: the head ends with this process group.
     head = [RAY, "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder]
