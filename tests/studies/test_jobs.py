@@ -53,6 +53,8 @@ def ray(isolated) -> Iterator[Run]:
     # Not `ray stop`, which would stop every Ray on this machine: the head ends with this process group.
     head = [RAY, "start", "--head", "--block", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", folder]
     head += ["--node-ip-address", "127.0.0.1", "--port", str(free_port())]
+    # An agent whose fixed port another Ray still has lives on without taking jobs.
+    head += ["--dashboard-agent-listen-port", "0"]
     head += ["--dashboard-host", "127.0.0.1", "--dashboard-port", address.rsplit(":", 1)[1]]
     process = subprocess.Popen(
         head, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from pyarrow import fs
 from werkzeug.serving import make_server
@@ -169,6 +170,7 @@ def storage():
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
+    moto_api_backend.reset()  # its buckets are the process's: another test's server would show them
 
 
 def test_a_store_on_object_storage_serves_a_study_elsewhere(files, plain, isolated, storage, tmp_path, monkeypatch):
