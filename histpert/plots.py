@@ -39,12 +39,16 @@ _SMALL, _TINY = 8, 7  # points
 
 @dataclass(frozen=True)
 class CurveStyle:
-    """How a curve looks. A thin curve is a reference: hollow markers, drawn behind the others."""
+    """How a curve looks. A thin curve is a reference: hollow markers, drawn behind the others.
+
+    `dot` is the size of the points of a cloud.
+    """
 
     color: str = "#333333"
     marker: str = ""
     line: str | tuple[int, tuple[int, ...]] = "-"
     thin: bool = False
+    dot: float = 2.2
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def _draw_subject(axes: Axes, panel: ComparisonPanel, subject: str, style: Curve
             return
         axes.ecdf(x[np.isfinite(x)], color=style.color, linestyle=style.line, linewidth=1.2)
     else:
-        axes.plot(x, panel.y[subject], style.marker, color=style.color, markersize=2.2, alpha=0.5, markeredgewidth=0)
+        settings: dict[str, Any] = {"color": style.color, "markersize": style.dot, "markeredgewidth": 0}
+        axes.plot(x, panel.y[subject], style.marker, alpha=0.5 if style.dot < 5 else 1.0, **settings)
 
 
 def _line_settings(style: CurveStyle) -> dict[str, Any]:

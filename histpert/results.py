@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from histpert.errors import InputError
 
 __all__ = [
+    "CONFIGURATION_SCHEMA",
     "METRICS",
     "PERTURBATION_SCHEMA",
     "SCREEN_SCHEMAS",
@@ -116,6 +117,25 @@ PERTURBATION_SCHEMA = pa.schema(
     ]
 )
 
+
+CONFIGURATION_SCHEMA = pa.schema(
+    [
+        ("number", pa.int32()),
+        ("n_bins", pa.int32()),
+        ("weights", pa.string()),
+        ("n_layers", pa.int32()),
+        ("width", pa.int32()),
+        ("dropout", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("n_folds", pa.int32()),
+        ("error", pa.string()),
+        ("train_seconds", pa.float64()),
+        *_METRIC_FIELDS,
+    ]
+)
+"""A row per configuration that a search tried; metrics are averages over the `n_folds` folds of its own
+cross-validation that were scored. `weights` are those of cross-entropy, Wasserstein-1 and squared error of the mean."""
 
 SCREEN_SCHEMAS: Mapping[str, pa.Schema] = {
     "genes": pa.schema(

@@ -6,7 +6,9 @@ costs (Observed Hist), and draws each error against the bin count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from analysis.resolution import draw_resolution
 from histpert.errors import InputError
@@ -35,10 +37,10 @@ class BinSweep(StudyOptions):
             raise InputError(f"--bins {given}: give one or more numbers from {MIN_BINS} to {MAX_BINS:,}")
 
 
-def main(options: BinSweep) -> int:
+def main(options: BinSweep, before: Mapping[str, Any] | None = None) -> int:
     """Run the sweep and draw its figures; returns the exit status."""
     if options.smoke:
-        options = replace(options, folds=3, bins=(5, 15), model=replace(options.model, epochs=10))
+        options = replace(options, folds=3, only_folds=(), bins=(5, 15), model=replace(options.model, epochs=10))
     bins = sorted(set(options.bins), reverse=True)  # the longest trials first, so that none is left over at the end
     check_writable(options.out, NAME)
     data = prepare(options, bins)
@@ -46,9 +48,9 @@ def main(options: BinSweep) -> int:
         Job(method, n_bins, fold, options.model)
         for method in ("MLP+Hist", *(name for name in METHODS if name != "MLP+Hist"), OBSERVED)
         for n_bins in bins
-        for fold in range(options.folds)
+        for fold in options.fold_numbers
     ]
-    study = run_study(NAME, options, data, jobs)
+    study = run_study(NAME, options, data, jobs, before)
     return study.report(draw_resolution([study.folder], study.folder) if study.has_results else [])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +53,26 @@ class StudyData:
     notes: tuple[str, ...]
 
 
-def prepare(options: StudyOptions, bin_counts: Sequence[int]) -> StudyData:
+def prepare(
+    options: StudyOptions, bin_counts: Sequence[int], kept: Collection[str] | None = None, n_folds: int | None = None
+) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
+
+    Args:
+        options: From the command line.
+        bin_counts: Bin counts that the store must have.
+        kept: Perturbations to take, as if the screen had no others; all that have an embedding by default.
+        n_folds: Other than `--folds`.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
-    with store_progress() as progress, _screen_and_embeddings(options, progress) as (screen, embeddings, notes):
-        print(f"screen {screen.name}", flush=True)
-        for note in notes:
-            print(f"  {note}", flush=True)
-        folds = assign_folds(screen.perturbations, options.folds, options.model.seed)
+    with store_progress() as progress, _screen_and_embeddings(options, progress, kept) as (screen, embeddings, notes):
+        if kept is None:
+            print(f"screen {screen.name}", flush=True)
+            for note in notes:
+                print(f"  {note}", flush=True)
+        folds = assign_folds(screen.perturbations, n_folds or options.folds, options.model.seed)
         store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
@@ -100,14 +109,15 @@ def check_writable(out: Path, study: str) -> None:
 
 @contextmanager
 def _screen_and_embeddings(
-    options: StudyOptions, progress: Progress
+    options: StudyOptions, progress: Progress, kept: Collection[str] | None
 ) -> Iterator[tuple[GroupedCells, GeneEmbeddings, tuple[str, ...]]]:
     """The cells of all perturbations that have an embedding, their embeddings, and notes."""
     if options.screen == SIMULATED:
         if options.embeddings:
             raise InputError("--embeddings goes with --screen: the simulated screen has embeddings of its own")
         simulated = simulate_screen(options.model.seed, PRESETS["easy"])
-        yield simulated.screen, simulated.embeddings["good"], simulated.screen.notes
+        screen = simulated.screen if kept is None else simulated.screen.with_perturbations(kept)
+        yield screen, simulated.embeddings["good"], simulated.screen.notes
         return
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
@@ -119,7 +129,7 @@ def _screen_and_embeddings(
                 f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: the screen has "
                 f"{', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
             )
-        wanted = opened.with_perturbations(found.embeddings.genes)
+        wanted = opened.with_perturbations(found.embeddings.genes if kept is None else kept)
         with shared_out(wanted, options) if options.shards > 1 else nullcontext(wanted.read()) as screen:
             n_control, n_genes = screen.n_cells[0], len(screen.genes)
             notes = (

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.data import StudyData
-from studies.ledger import Entry, Ledger
+from studies.ledger import Entry, Ledger, is_done
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
 from studies.provenance import provenance
-from studies.trial import Job, Plan, run_trial
+from studies.trial import Job, Plan
+from studies.tuning import grid, tune_trials
 
-__all__ = ["Study", "run_study"]
-
-MAX_DEATHS = 3
-"""How often a trial is taken up again after its worker died; one that kills its workers must end."""
+__all__ = ["Study", "alone_in", "plan_of", "run_study"]
 
 SHOWN = {".md": "table", ".png": "figure"}
 """Files to name at the end of a study; their other formats lie beside them."""
@@ -68,7 +63,15 @@ class Study:
         return 1
 
 
-def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[Job]) -> Study:
+def plan_of(name: str, options: StudyOptions, data: StudyData) -> Plan:
+    """What the trials of a study share."""
+    folder = options.out / name
+    return Plan(name, data, options.folds, options.threads_per_trial, folder, options.checkpoint_seconds)
+
+
+def run_study(
+    name: str, options: StudyOptions, data: StudyData, jobs: Sequence[Job], before: Mapping[str, Any] | None = None
+) -> Study:
     """Train what the ledger lacks, then write `trials.parquet`, `perturbations.parquet` and `study.json`.
 
     The tables hold the jobs asked for here; the ledger keeps every trial that ever finished in this folder.
@@ -78,18 +81,25 @@ def run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[
         options: From the command line.
         data: What the trials share.
         jobs: Configurations and folds, in the order to start them.
+        before: The `study.json` of a run that this one repeats: data that are not those of then are named first.
 
     Raises:
         InputError: Resources are asked for that Ray does not have, or another process is at work in the folder.
     """
     folder = options.out / name
-    with _alone_in(folder):
+    with alone_in(folder):
+        for line in _other_data(before, data) if before else ():
+            print(f"differs: {line}", flush=True)
         return _run_study(name, options, data, jobs, folder)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Two drivers would train the same trials twice."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Be the only driver at work in a study's folder: two would train the same trials twice.
+
+    Raises:
+        InputError: Another one is, or the folder cannot be written.
+    """
     lock = FileLock(folder / "ledger" / "lock")
     try:
         (folder / "ledger").mkdir(parents=True, exist_ok=True)
@@ -112,28 +122,38 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence[Job], folder: Path) -> Study:
-    plan = Plan(name, data, options.folds, options.threads_per_trial, folder, options.checkpoint_seconds)
+    plan = plan_of(name, options, data)
     ledger = Ledger(plan.ledger)
-    missing = [job for job in jobs if not _is_done(ledger.read(plan.trial_id(job)))]
-    print(
-        f"{len(jobs)} trials, {len(jobs) - len(missing)} done before, {len(missing)} to run; results in {folder}",
-        flush=True,
-    )
+    found = {job: ledger.read(plan.trial_id(job)) for job in jobs}
+    done = [entry for entry in found.values() if is_done(entry)]
+    missing = [job for job, entry in found.items() if not is_done(entry)]
+    n_folds = len({job.fold for job in jobs})
+    print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
         with ray_session() as own_folder:
-            _tune(plan, missing, options, own_folder, n_done=len(jobs) - len(missing))
-            short = [job for job in missing if _ran_out_of_memory(ledger.read(plan.trial_id(job)))]
+            tune_trials(plan, grid(missing, n_folds), options, own_folder, done)
+            found |= {job: ledger.read(plan.trial_id(job)) for job in missing}
+            short = [job for job in missing if _ran_out_of_memory(found[job])]
             if short:
                 print(
                     f"{len(short)} trials ran out of memory: each is tried once more, with nothing beside it",
                     flush=True,
                 )
-                _tune(plan, short, options, own_folder, n_done=len(jobs) - len(short), alone=True)
+                tune_trials(plan, grid(short, n_folds), options, own_folder, done, alone=True)
+                found |= {job: ledger.read(plan.trial_id(job)) for job in short}
     _say_what_is_replaced(folder, data)
-    entries = [(job, ledger.read(plan.trial_id(job))) for job in jobs]
-    _write_results(folder, [entry for _, entry in entries if entry], _record(name, options, data))
-    unfinished = [_reason(job, entry) for job, entry in entries if not _is_done(entry)]
+    _write_results(folder, [entry for entry in found.values() if entry], _record(name, options, data))
+    unfinished = [_reason(job, entry) for job, entry in found.items() if not is_done(entry)]
     return Study(folder, len(jobs), tuple(unfinished))
+
+
+def _other_data(before: Mapping[str, Any], data: StudyData) -> Iterator[str]:
+    if before["screen"]["sha256"] != data.screen_fingerprint:
+        yield f"the cells: screen {data.screen} has not those that {before['screen']['name']} had then"
+    if before["embeddings"]["sha256"] != data.embeddings_fingerprint:
+        yield f"the embeddings: {data.embeddings} has not the vectors that {before['embeddings']['name']} had then"
+    if before["folds"] != dict(zip(data.perturbations, data.folds.tolist(), strict=True)):
+        yield "the folds: other perturbations, or in other folds"
 
 
 def _write_results(folder: Path, entries: Sequence[Entry], record: dict[str, Any]) -> None:
@@ -160,10 +180,6 @@ def _say_what_is_replaced(folder: Path, data: StudyData) -> None:
         print(f"replaces the tables of {before['name']}, whose trials stay in the ledger; --out keeps screens apart")
 
 
-def _is_done(entry: Entry | None) -> bool:
-    return entry is not None and entry["trial"]["status"] == "ok"
-
-
 def _ran_out_of_memory(entry: Entry | None) -> bool:
     return entry is not None and entry["trial"]["status"] == "oom"
 
@@ -171,85 +187,6 @@ def _ran_out_of_memory(entry: Entry | None) -> bool:
 def _reason(job: Job, entry: Entry | None) -> str:
     error = entry["trial"]["error"] if entry else "stopped before it ended"
     return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error}"
-
-
-def _tune(
-    plan: Plan, jobs: Sequence[Job], options: StudyOptions, own_folder: Path | None, n_done: int, alone: bool = False
-) -> None:
-    """Run the jobs as Tune trials in reused worker processes, which write their own ledger entries."""
-    from ray import tune
-
-    # Tune misses log files that are turned off, and names a way to resume that is not ours.
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
-
-    from studies.progress import StopWhenUnwritten, TrialProgress  # Ray is imported once its environment is set
-
-    resources = _resources(options, is_local=own_folder is not None)
-    if alone and resources["gpu"]:
-        resources["gpu"] = 1.0
-    progress = TrialProgress(plan, jobs, n_done)
-    # Tune insists on a folder for its state that all nodes see; nothing in it is kept.
-    scratch = (own_folder or plan.ledger.parent) / ".tune"
-    run = tune.RunConfig(
-        name="trials",
-        storage_path=str(scratch),
-        verbose=0,
-        callbacks=[progress],
-        stop=StopWhenUnwritten(progress),
-        # Of workers and nodes that die: what a trial raises is an entry. It goes on from its checkpoint.
-        failure_config=tune.FailureConfig(max_failures=0 if alone else MAX_DEATHS),
-    )
-    trainable = tune.with_parameters(_trainable, plan=plan, jobs=tuple(jobs), use_gpu=resources["gpu"] > 0)
-    try:
-        tune.Tuner(
-            tune.with_resources(trainable, resources),
-            param_space={"job": tune.grid_search(list(range(len(jobs))))},
-            tune_config=tune.TuneConfig(reuse_actors=True, max_concurrent_trials=1 if alone else None),
-            run_config=run,
-        ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with suppress(OSError):  # not empty: of trainings that go on next time
-            (plan.folder / "checkpoints").rmdir()
-    if progress.unwritten:
-        raise InputError(
-            f"results cannot be written into {plan.ledger} ({progress.unwritten}): make room and run the same command "
-            "again, finished trials are in the ledger"
-        )
-
-
-def _trainable(config: dict[str, Any], plan: Plan, jobs: Sequence[Job], use_gpu: bool) -> dict[str, str]:
-    """Tune's function trainable: one job of the plan."""
-    if use_gpu and not torch.cuda.is_available():
-        raise RuntimeError("Ray gave this trial a GPU, but torch sees none: install the CUDA build of torch")
-    job = jobs[config["job"]]
-    entry = run_trial(plan, job, torch.device("cuda" if use_gpu else "cpu"))
-    try:
-        Ledger(plan.ledger).write(entry)
-    except OSError as error:  # no failure of the trial, which would be tried again
-        return {"status": "unwritten", "error": str(error)}
-    plan.checkpoint(job).remove()
-    return {"status": entry["trial"]["status"]}
-
-
-def _resources(options: StudyOptions, is_local: bool) -> dict[str, float]:
-    """CPU threads and share of a GPU for a trial; what this machine cannot give is an error, not an endless wait."""
-    import ray
-
-    there = ray.cluster_resources()
-    gpus = options.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if there.get("GPU", 0) else 0.0
-    wanted = {"cpu": float(options.threads_per_trial), "gpu": gpus}
-    for kind, amount in wanted.items():
-        # A cluster may start more nodes when they are asked for; this machine has what it has.
-        if is_local and amount > there.get(kind.upper(), 0):
-            option = "--threads-per-trial" if kind == "cpu" else "--gpus-per-trial"
-            raise InputError(
-                f"{option} {amount:g}: this machine has {there.get(kind.upper(), 0):g} {kind.upper()}s for Ray"
-            )
-    return wanted
 
 
 def _record(name: str, options: StudyOptions, data: StudyData) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeGuard
 
 from histpert.results import write_json
 
-__all__ = ["Entry", "Ledger", "content_id"]
+__all__ = ["Entry", "Ledger", "content_id", "is_done"]
 
 
 class Entry(TypedDict):
@@ -18,6 +18,11 @@ class Entry(TypedDict):
 
     trial: dict[str, Any]
     perturbations: list[dict[str, Any]]
+
+
+def is_done(entry: Entry | None) -> TypeGuard[Entry]:
+    """Whether a trial has a result."""
+    return entry is not None and entry["trial"]["status"] == "ok"
 
 
 class Ledger:

@@ -43,6 +43,8 @@ class StudyOptions:
     model: ModelSettings = field(default_factory=ModelSettings)
     folds: int = 9
     """Folds of the cross-validation over perturbations."""
+    only_folds: tuple[int, ...] = ()
+    """Run these folds alone, of 0 to --folds less 1; a later run adds others. Default: all."""
     out: Path = field(default_factory=default_out)
     """Results go to a folder named after the study in here. On a cluster, one that all nodes see."""
     store: str = ""
@@ -58,9 +60,12 @@ class StudyOptions:
     shards: int = 1
     """Read and count the screen in as many Ray tasks, spread over the nodes of a cluster that all see its file."""
     gpus_per_trial: float | None = None
-    """Share of a GPU for each trial, 0.25 runs four at once; default: 1 where there is a GPU, else 0."""
+    """Share of a GPU for each trial, 0.25 runs four at once. Default: where there is a GPU, as many trials as its
+    memory holds, by a forecast; else 0."""
     threads_per_trial: int = 1
     """CPU threads of each trial. The number changes the last digits of results."""
+    max_concurrent_trials: int | None = None
+    """The most trials at a time; default: what CPUs and GPUs hold."""
     checkpoint_seconds: float = 60.0
     """Time between the states of a training that are kept, from which it goes on if its process dies."""
     smoke: bool = False
@@ -69,6 +74,12 @@ class StudyOptions:
     def __post_init__(self):
         if self.threads_per_trial < 1:
             raise InputError(f"--threads-per-trial {self.threads_per_trial}: must be 1 or more")
+        if self.max_concurrent_trials is not None and self.max_concurrent_trials < 1:
+            raise InputError(f"--max-concurrent-trials {self.max_concurrent_trials}: must be 1 or more")
+        if unknown := sorted(set(self.only_folds) - set(range(self.folds))):
+            raise InputError(
+                f"--only-folds {' '.join(map(str, unknown))}: --folds {self.folds} are 0 to {self.folds - 1}"
+            )
         if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < inf:
             raise InputError(f"--gpus-per-trial {self.gpus_per_trial}: must be a number, 0 or more")
         if self.memory_gb is not None and not 0 <= self.memory_gb < inf:
@@ -86,6 +97,11 @@ class StudyOptions:
         object.__setattr__(self, "embeddings", tuple(absolute(path, "--embeddings") for path in self.embeddings))
         if self.screen != SIMULATED:
             object.__setattr__(self, "screen", str(absolute(self.screen, "--screen")))
+
+    @property
+    def fold_numbers(self) -> tuple[int, ...]:
+        """The folds to run."""
+        return tuple(sorted(set(self.only_folds))) or tuple(range(self.folds))
 
     @property
     def cache(self) -> Cache:

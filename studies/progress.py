@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,39 +21,47 @@ from rich.text import Text
 
 from histpert.models import METHODS
 from histpert.results import write_json
-from studies.ledger import Entry, Ledger
+from histpert.settings import ModelSettings
+from studies.ledger import Entry, Ledger, is_done
 from studies.trial import Job, Plan, failed_entry
+from studies.tuning import Trials
 
 __all__ = ["PROGRESS", "StopWhenUnwritten", "TrialProgress"]
 
 SECONDS_BETWEEN_LINES = 15
 SECONDS_BETWEEN_NOTES = 1
 
+SETTINGS = {field.name for field in fields(ModelSettings)}
+
 PROGRESS = "progress.json"
 """In a study's folder while it runs: how far it is."""
 
 
 class TrialProgress(tune.Callback):
-    """Counts trials as Tune reports them, and enters those whose worker died into the ledger.
+    """Counts what Tune reports, and enters trials whose worker died into the ledger.
 
     Args:
         plan: What the trials share.
-        jobs: The jobs, in Tune's order.
-        n_done: Trials of the study that were done before.
+        trials: What Tune runs.
+        done: Entries of the study that were there before.
     """
 
-    def __init__(self, plan: Plan, jobs: Sequence[Job], n_done: int):
-        self._plan, self._jobs, self._n_done = plan, jobs, n_done
+    def __init__(self, plan: Plan, trials: Trials, done: Sequence[Entry]):
+        self._plan, self._jobs_of, self._n_jobs = plan, trials.jobs_of, trials.n_jobs
+        self._n_done, self._n_folds = len(done), trials.n_folds
         self._ledger = Ledger(plan.ledger)
         self._start = time.monotonic()
         self._started: dict[str, float] = {}
         self._n_workers = 0
         self._seconds: dict[tuple[str, int], list[float]] = {}
         self._ended: Counter[str] = Counter()
-        self._left = Counter((job.method, job.n_bins) for job in jobs)
+        self._left = Counter(map(_kind, trials.known))
+        self._longest = trials.known[0].method if trials.known else None
         self._last_line = self._last_told = 0.0
         self._peak_memory_mb = 0.0
-        self._scores: dict[tuple[Any, ...], list[float]] = {}
+        self._scores: dict[str, list[float]] = {}
+        for entry in done:
+            self._score(entry)
         self.unwritten = ""
         """Why the ledger cannot be written, if it cannot."""
         console = Console()
@@ -78,29 +88,22 @@ class TrialProgress(tune.Callback):
         self._started.pop(trial.trial_id, None)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial left its entry in the ledger."""
-        job = self._jobs[trial.config["job"]]
+        """A trial left its entries in the ledger."""
         if trial.last_result.get("status") == "unwritten":
             self.unwritten = trial.last_result["error"]
             return
-        entry = self._ledger.read(self._plan.trial_id(job))
-        if entry is None:
-            entry = failed_entry(
-                self._plan,
-                job,
-                f"its worker's ledger entry is not in {self._ledger.folder}: name an --out that all nodes see",
-            )
-            self._write(entry)
-        self._end(trial.trial_id, job, entry)
+        reported = trial.last_result.get("training_iteration", 0)  # fewer than its jobs where a scheduler stopped it
+        self._end(
+            trial,
+            reported,
+            f"its worker's ledger entry is not in {self._ledger.folder}: name an --out that all nodes see",
+        )
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial's worker died each time, or could not start."""
-        job = self._jobs[trial.config["job"]]
-        said = str(trial.get_error() or "the worker process died").strip()
+        said = str(trial.get_error() or "").strip() or "the worker process died"
         status = "oom" if "OutOfMemory" in said else "failed"  # Ray's own watch over a node's memory
-        entry = failed_entry(self._plan, job, said.splitlines()[-1] if said else "the worker process died", status)
-        self._write(entry)
-        self._end(trial.trial_id, job, entry)
+        self._end(trial, len(self._jobs_of(trial.config)), said.splitlines()[-1], status, died=True)
 
     def _write(self, entry: Entry) -> None:
         try:
@@ -118,15 +121,38 @@ class TrialProgress(tune.Callback):
     def __rich__(self) -> Text:
         return Text(self._line())
 
-    def _end(self, trial_id: str, job: Job, entry: Entry) -> None:
-        kind, trial = (job.method, job.n_bins), entry["trial"]
-        self._left[kind] -= 1
-        self._ended["ok" if trial["status"] == "ok" else "failed"] += 1
-        self._seconds.setdefault(kind, []).append(time.monotonic() - self._started.pop(trial_id, time.monotonic()))
+    def _end(self, trial: Any, n_ended: int, error: str, status: str = "failed", died: bool = False) -> None:
+        """Count the jobs of a trial up to the first without a result, which gets this error if it says none itself."""
+        jobs, n_counted = self._jobs_of(trial.config), 0
+        seconds = time.monotonic() - self._started.pop(trial.trial_id, time.monotonic())
+        for job in jobs[:n_ended]:
+            entry = self._ledger.read(self._plan.trial_id(job))
+            if entry is None or (died and not is_done(entry)):  # what an earlier run said of it is past
+                entry = failed_entry(self._plan, job, error, status)
+                self._write(entry)
+            self._count(job, entry, seconds / n_ended)
+            n_counted += 1
+            if not is_done(entry):
+                break
+        self._ended["skipped"] += len(jobs) - n_counted
+        self._tell()
+
+    def _count(self, job: Job, entry: Entry, seconds: float) -> None:
+        self._left -= Counter([_kind(job)])
+        self._ended["ok" if is_done(entry) else "failed"] += 1
+        self._seconds.setdefault(_kind(job), []).append(seconds)
+        self._score(entry)
+
+    def _score(self, entry: Entry) -> None:
+        trial = entry["trial"]
         if trial["status"] == "ok":
             self._peak_memory_mb = max(self._peak_memory_mb, trial["peak_memory_mb"] or 0.0)
-            if job.method in METHODS and trial["crps"] is not None:
-                self._scores.setdefault((job.method, job.n_bins, job.settings), []).append(trial["crps"])
+            if trial["method"] in METHODS and trial["crps"] is not None:
+                settings = {name: value for name, value in trial.items() if name in SETTINGS}
+                key = json.dumps([trial["method"], trial["n_bins"], settings], sort_keys=True)
+                self._scores.setdefault(key, []).append(trial["crps"])
+
+    def _tell(self) -> None:
         now = time.monotonic()
         if not self._live and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -144,15 +170,18 @@ class TrialProgress(tune.Callback):
     def _line(self) -> str:
         n_ended = self._ended.total()
         elapsed = time.monotonic() - self._start
-        n_running = min(self._n_workers, len(self._jobs) - n_ended)  # a worker that ended one takes up the next at once
-        parts = [f"{n_ended}/{len(self._jobs)} trials ended", f"{n_running} running"]
+        n_running = min(self._n_workers, self._n_jobs - n_ended)  # a worker that ended one takes up the next at once
+        parts = [f"{n_ended}/{self._n_jobs} trials ended", f"{n_running} running"]
         if self._n_done:
             parts.append(f"{self._n_done} done before")
         if self._ended["failed"]:
             parts.append(f"{self._ended['failed']} FAILED")
+        if self._ended["skipped"]:
+            parts.append(f"{self._ended['skipped']} skipped")
         parts.append(f"{_clock(elapsed)} passed")
-        longest_is_known = any(method == self._jobs[0].method for method, _ in self._seconds)  # jobs come longest first
-        if longest_is_known and n_ended < len(self._jobs):
+        # Jobs come longest first: before one of those has ended, nothing is known of what is left.
+        longest_is_known = any(self._longest in (None, method) for method, _ in self._seconds)
+        if longest_is_known and n_ended < self._n_jobs:
             parts.append(f"about {_clock(self._seconds_left())} left")
         if self._peak_memory_mb:
             parts.append(f"{self._peak_memory_mb:,.0f} MB at most")
@@ -162,24 +191,29 @@ class TrialProgress(tune.Callback):
 
     def _best(self) -> str:
         """The configuration with the least CRPS, of those that all folds have tried."""
-        whole = {
-            key: sum(folds) / len(folds) for key, folds in self._scores.items() if len(folds) == self._plan.n_folds
-        }
+        whole = {key: sum(folds) / len(folds) for key, folds in self._scores.items() if len(folds) == self._n_folds}
         if not whole:
             return ""
-        method, n_bins, _ = min(whole, key=whole.__getitem__)
+        method, n_bins, _ = json.loads(min(whole, key=whole.__getitem__))
         return f"best CRPS {min(whole.values()):.4f} ({method}, {n_bins} bins)"
 
     def _seconds_left(self) -> float:
-        """Trials left at their kind's average time so far (a kind not seen yet: its method's), over workers."""
+        """Jobs left at their kind's average time so far (a kind not seen yet: its method's; any: all), over workers."""
         by_method: dict[str, list[float]] = {}
         for (method, _), seconds in self._seconds.items():
             by_method.setdefault(method, []).extend(seconds)
-        work = 0.0
+        every = [second for seconds in by_method.values() for second in seconds]
+        n_unknown = self._n_jobs - self._ended.total() - self._left.total()
+        work = n_unknown * sum(every) / len(every)
         for (method, n_bins), n_left in self._left.items():
             seconds = self._seconds.get((method, n_bins)) or by_method.get(method) or [0.0]
             work += n_left * sum(seconds) / len(seconds)
         return work / max(self._n_workers, 1)
+
+
+def _kind(job: Job) -> tuple[str, int]:
+    """Jobs of a kind take about as long as each other."""
+    return job.method, job.n_bins
 
 
 class StopWhenUnwritten(tune.Stopper):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import histpert
 
-__all__ = ["provenance"]
+__all__ = ["differences", "provenance"]
 
-PACKAGES = ("histpert", "torch", "numpy", "scipy", "pandas", "pyarrow", "anndata", "numba", "ray")
+PACKAGES = ("histpert", "torch", "numpy", "scipy", "pandas", "pyarrow", "anndata", "numba", "optuna", "ray")
 
 
 def provenance() -> dict[str, Any]:
@@ -25,6 +26,22 @@ def provenance() -> dict[str, Any]:
         "commit": commit,
         "uncommitted_changes": None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def differences(record: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as it was when the record was made, a line each."""
+    now = provenance()
+    for name in ("python", "platform", "commit"):
+        if record.get(name) != now[name]:
+            yield f"{name}: {record.get(name)} then, {now[name]} now"
+    if record.get("uncommitted_changes"):
+        yield "code: with changes then that no commit holds"
+    if now["uncommitted_changes"]:
+        yield "code: with changes now that no commit holds"
+    then = record.get("versions", {})
+    for name, version_now in now["versions"].items():
+        if then.get(name) != version_now:
+            yield f"{name}: {then.get(name)} then, {version_now} now"
 
 
 def _version(package: str) -> str | None:

@@ -26,12 +26,12 @@ from histpert.targets import held_out_targets, training_targets
 from studies.data import StudyData
 from studies.ledger import Entry, content_id
 
-__all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "run_trial"]
+__all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "open_store", "run_trial"]
 
 OBSERVED = "Observed Hist"
 """Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is
 kept of them changes, so that old entries are not taken."""
 
@@ -73,7 +73,7 @@ class Plan:
             {
                 "version": [RESULTS_VERSION, METHODS[job.method].version if job.method in METHODS else 0],
                 "screen": self.data.screen_fingerprint,
-                "folds": self.data.folds.tolist(),
+                "held_out": np.flatnonzero(self.data.folds == job.fold).tolist(),
                 "embeddings": self.data.embeddings_fingerprint,
                 "n_threads": self.n_threads,
                 **asdict(job),
@@ -125,13 +125,13 @@ def failed_entry(plan: Plan, job: Job, error: str, status: str = "failed") -> En
 
 
 @lru_cache(maxsize=1)
-def _open_store(folder: Folder) -> HistogramStore:
+def open_store(folder: Folder) -> HistogramStore:
     """The store, opened once per process."""
     return HistogramStore(folder)
 
 
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
-    store = _open_store(plan.data.store)
+    store = open_store(plan.data.store)
     counts = store.fold(job.fold, job.n_bins)
     checkpoint = plan.checkpoint(job)
     with _peak_memory_mb(device) as memory:

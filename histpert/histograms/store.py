@@ -153,6 +153,10 @@ class HistogramStore:
         table = self._table(replicates_file(n_replicates))
         return tuple(array_of(table, name) for name in POWER_SUMS)
 
+    def n_bytes(self, name: str) -> int:
+        """Size of one of its files, which is not opened."""
+        return self._files[name]["bytes"]
+
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, on each gene's range in training."""
         name = counts_file(n_bins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +15,7 @@ from histpert.models.interface import TrainingSet, smoothed
 from histpert.settings import ModelSettings
 from histpert.training import train
 
-__all__ = ["HistogramNetwork", "MLPHist", "mlp"]
+__all__ = ["HistogramNetwork", "MLPHist", "mlp", "n_parameters"]
 
 LEAKY_SLOPE = 0.01
 OUTPUT_SCALE = 0.01
@@ -37,6 +38,12 @@ def mlp(n_features: int, hidden: Sequence[int], n_outputs: int, dropout: float) 
     with torch.no_grad():
         network[-1].weight.mul_(OUTPUT_SCALE)  # pyright: ignore[reportCallIssue]
     return network
+
+
+def n_parameters(n_features: int, hidden: Sequence[int], n_outputs: int) -> int:
+    """Weights and biases of `mlp`, LayerNorm's included."""
+    sizes = (n_features, *hidden)
+    return sum(n_out * (n_in + 3) for n_in, n_out in pairwise(sizes)) + n_outputs * (hidden[-1] + 1)
 
 
 class HistogramNetwork(nn.Module):

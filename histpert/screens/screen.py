@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -97,6 +97,12 @@ class Screen(GroupedCells):
     def control(self) -> sp.csr_matrix:
         """Expression of the control cells."""
         return self.expression[: self.group_start[1]]
+
+    def with_perturbations(self, kept: Iterable[str]) -> Screen:
+        """The same with the control cells and the cells of the named perturbations only."""
+        groups = Groups(self.perturbations, np.arange(self.group_start[-1]), self.group_start).of(kept)
+        expression = sp.csr_matrix(self.expression[groups.rows])
+        return replace(self, expression=expression, perturbations=groups.perturbations, group_start=groups.start)
 
     def for_each_group(self, work: Callable[[sp.csr_matrix], Result], done: Callable[[int, Result], object]) -> None:
         """Call `work` with the expression of each group, on all cores, and `done` with its number and the result."""

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,19 @@ def isolated(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def bin_sweep(isolated) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the script as a user would."""
+def script(isolated) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run one of the scripts as a user would, named by its file."""
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "studies" / "bin_sweep.py", *arguments]
+    def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "studies" / f"{name}.py", *arguments]
         return subprocess.run(
             command, env=isolated, cwd=isolated["HOME"], capture_output=True, text=True, timeout=300, check=False
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def bin_sweep(script) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the bin sweep."""
+    return partial(script, "bin_sweep")

@@ -68,6 +68,15 @@ def test_another_thread_count_fold_or_screen_is_another_trial(plan):
     assert replace(plan, study="renamed").trial_id(job()) in names
 
 
+def test_a_trial_is_the_same_whatever_folds_the_other_perturbations_are_in(plan):
+    others = np.flatnonzero(plan.data.folds != 1)
+    folds = plan.data.folds.copy()
+    folds[others] = np.arange(len(others)) % 5 + 2
+    assert replace(plan, data=replace(plan.data, folds=folds)).trial_id(job()) == plan.trial_id(job())
+    folds[others[0]] = 1
+    assert replace(plan, data=replace(plan.data, folds=folds)).trial_id(job()) != plan.trial_id(job())
+
+
 def test_binning_alone_costs_nothing_in_distance_and_something_in_the_moments(plan):
     row = run_trial(plan, job(OBSERVED), CPU)["trial"]
     assert row["w1"] == 0

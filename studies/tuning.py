@@ -1,0 +1,236 @@
+"""Runs trials on Ray Tune, in reused worker processes that write their own ledger entries."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from histpert.errors import InputError
+from studies.ledger import Entry, Ledger, is_done
+from studies.options import StudyOptions
+from studies.packing import gpu_share, memory_fraction, trial_bytes
+from studies.trial import Job, Plan, open_store, run_trial
+
+__all__ = ["Config", "Trials", "grid", "tune_trials"]
+
+MAX_DEATHS = 3
+"""How often a trial is taken up again after its worker died; one that kills its workers must end."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What Tune is to run.
+
+    Attributes:
+        jobs_of: The jobs of a trial, by its configuration; a trial reports after each.
+        space: Tune's search space; empty where `search` has its own.
+        n_trials: Samples that Tune draws: 1 where the space is a grid.
+        n_jobs: Jobs in all.
+        n_folds: Folds on which each configuration is tried.
+        known: The jobs, longest first, as far as they are known before.
+        searcher: One of Tune's, that proposes configurations.
+        scheduler: One of Tune's, that may stop trials by what they report.
+        objectives: Metrics that a trial reports, averaged over its jobs so far.
+    """
+
+    jobs_of: Callable[[Config], Sequence[Job]]
+    space: Config
+    n_trials: int
+    n_jobs: int
+    n_folds: int
+    known: Sequence[Job] = ()
+    searcher: Any = None
+    scheduler: Any = None
+    objectives: tuple[str, ...] = ()
+
+
+def grid(jobs: Sequence[Job], n_folds: int) -> Trials:
+    """A trial for each of these jobs, started in this order."""
+    from ray import tune
+
+    jobs = tuple(jobs)
+    return Trials(_JobOfGrid(jobs), {"job": tune.grid_search(list(range(len(jobs))))}, 1, len(jobs), n_folds, jobs)
+
+
+@dataclass(frozen=True)
+class _JobOfGrid:
+    jobs: tuple[Job, ...]
+
+    def __call__(self, config: Config) -> tuple[Job]:
+        return (self.jobs[config["job"]],)
+
+
+def tune_trials(
+    plan: Plan,
+    trials: Trials,
+    options: StudyOptions,
+    own_folder: Path | None,
+    done: Sequence[Entry] = (),
+    *,
+    alone: bool = False,
+) -> None:
+    """Run the trials.
+
+    Args:
+        plan: What they share.
+        trials: The trials.
+        options: From the command line.
+        own_folder: Temporary folder of a Ray of our own; None on a cluster.
+        done: Entries of the study that were there before, which the progress counts.
+        alone: One after the other, each with a whole GPU.
+
+    Raises:
+        InputError: Resources are asked for that this machine does not have, or the ledger cannot be written.
+    """
+    from ray import tune
+
+    # Tune misses log files that are turned off, and names a way to resume that is not ours.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
+
+    from studies.progress import StopWhenUnwritten, TrialProgress  # Ray is imported once its environment is set
+
+    resources = _Resources(plan, trials, options, is_local=own_folder is not None, alone=alone)
+    progress = TrialProgress(plan, trials, done)
+    # Tune insists on a folder for its state that all nodes see; nothing in it is kept.
+    scratch = (own_folder or plan.folder) / ".tune"
+    run = tune.RunConfig(
+        name="trials",
+        storage_path=str(scratch),
+        verbose=0,
+        callbacks=[progress],
+        stop=StopWhenUnwritten(progress),
+        # Of workers and nodes that die: what a trial raises is an entry. It goes on from its checkpoint.
+        failure_config=tune.FailureConfig(max_failures=0 if alone else MAX_DEATHS),
+    )
+    trainable = tune.with_parameters(
+        _trainable,
+        plan=plan,
+        jobs_of=trials.jobs_of,
+        objectives=trials.objectives,
+        gpu_bytes=resources.gpu_bytes,
+    )
+    how = tune.TuneConfig(
+        reuse_actors=True,
+        max_concurrent_trials=1 if alone else options.max_concurrent_trials,
+        num_samples=trials.n_trials,
+        search_alg=trials.searcher,
+        scheduler=trials.scheduler,
+    )
+    try:
+        tune.Tuner(
+            tune.with_resources(trainable, resources), param_space=dict(trials.space), tune_config=how, run_config=run
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # not empty: of trainings that go on next time
+            (plan.folder / "checkpoints").rmdir()
+    if progress.unwritten:
+        raise InputError(
+            f"results cannot be written into {plan.ledger} ({progress.unwritten}): make room and run the same command "
+            "again, finished trials are in the ledger"
+        )
+
+
+def _trainable(
+    config: dict[str, Any],
+    plan: Plan,
+    jobs_of: Callable[[Config], Sequence[Job]],
+    objectives: tuple[str, ...],
+    gpu_bytes: int,
+) -> None:
+    """Tune's function trainable: the jobs of one configuration, those that the ledger lacks."""
+    from ray import tune
+
+    device, ledger = _device(gpu_bytes), Ledger(plan.ledger)
+    scores: list[list[float]] = []
+    for job in jobs_of(config):
+        entry = ledger.read(plan.trial_id(job))
+        if not is_done(entry):
+            entry = run_trial(plan, job, device)
+            try:
+                ledger.write(entry)
+            except OSError as error:  # no failure of the trial, which would be tried again
+                tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))
+                return
+            plan.checkpoint(job).remove()
+        scores.append([_score(entry, name) for name in objectives])
+        means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
+        tune.report({"status": entry["trial"]["status"], **dict(zip(objectives, means, strict=True))})
+        if not is_done(entry):
+            return
+
+
+def _score(entry: Entry, name: str) -> float:
+    value = entry["trial"].get(name)
+    return math.nan if value is None else value
+
+
+def _device(gpu_bytes: int) -> torch.device:
+    """What Ray gave this process; of a GPU that others use too, no more than its share."""
+    from ray import tune
+
+    resources: Any = tune.get_context().get_trial_resources()
+    share = resources.required_resources.get("GPU", 0.0)
+    if not share:
+        return torch.device("cpu")
+    torch.cuda.empty_cache()  # of the trial before, in a process that goes on
+    torch.cuda.set_per_process_memory_fraction(memory_fraction(share, gpu_bytes))
+    return torch.device("cuda")
+
+
+class _Resources:
+    """CPU threads and share of a GPU of each trial, which Tune asks for; what this machine lacks is an error."""
+
+    def __init__(self, plan: Plan, trials: Trials, options: StudyOptions, is_local: bool, alone: bool):
+        import ray
+
+        there = ray.cluster_resources()
+        self._plan, self._jobs_of = plan, trials.jobs_of
+        self._cpus, self._gpus = float(options.threads_per_trial), options.gpus_per_trial
+        if self._gpus is None and not there.get("GPU", 0):
+            self._gpus = 0.0
+        for kind, amount in (("CPU", self._cpus), ("GPU", self._gpus or 0.0)):
+            # A cluster may start more nodes when they are asked for; this machine has what it has.
+            if is_local and amount > there.get(kind, 0):
+                option = "--threads-per-trial" if kind == "CPU" else "--gpus-per-trial"
+                raise InputError(f"{option} {amount:g}: this machine has {there.get(kind, 0):g} {kind}s for Ray")
+        self.gpu_bytes = _gpu_bytes() if self._gpus != 0 else 0
+        if alone and self._gpus != 0:
+            self._gpus = 1.0
+
+    def __call__(self, config: Config) -> Any:
+        from ray import tune
+
+        share = self._gpus
+        if share is None:
+            job = self._jobs_of(config)[0]  # the others differ in their fold only
+            share = gpu_share(trial_bytes(self._plan, job, open_store(self._plan.data.store)), self.gpu_bytes)
+        return tune.PlacementGroupFactory([{"CPU": self._cpus} | ({"GPU": share} if share else {})])
+
+
+def _gpu_bytes() -> int:
+    """Memory of a GPU that Ray has.
+
+    Raises:
+        InputError: torch does not see it.
+    """
+    import ray
+
+    def ask() -> int:
+        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+
+    n_bytes = ray.get(ray.remote(num_cpus=0, num_gpus=0.0001)(ask).remote())
+    if not n_bytes:
+        raise InputError("Ray has a GPU that torch does not see: install its CUDA build, or say --gpus-per-trial 0")
+    return n_bytes
