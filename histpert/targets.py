@@ -41,6 +41,7 @@ def training_targets(
         means=CellMeans(counts, moments, device),
         n_cells=_on(device, moments.n_cells[groups], torch.float32),
         control=_masses(counts.control_counts, torch.float32, device),
+        control_mean=_on(device, moments.power_sums[0][0] / moments.n_cells[0], torch.float32),
         lower=_on(device, counts.edges.lower, torch.float32),
         width=_on(device, counts.edges.width, torch.float32),
     )

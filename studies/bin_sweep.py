@@ -12,13 +12,13 @@ from typing import Any
 
 from analysis.resolution import draw_resolution
 from histpert.errors import InputError
-from histpert.models import METHODS
 from studies.data import check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
 from studies.trial import OBSERVED, Job
 
 NAME = "bin_sweep"
+METHODS = ("MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", OBSERVED)
 MIN_BINS = 2
 MAX_BINS = 1_000
 
@@ -46,7 +46,7 @@ def main(options: BinSweep, before: Mapping[str, Any] | None = None) -> int:
     data = prepare(options, bins)
     jobs = [
         Job(method, n_bins, fold, options.model)
-        for method in ("MLP+Hist", *(name for name in METHODS if name != "MLP+Hist"), OBSERVED)
+        for method in METHODS
         for n_bins in bins
         for fold in options.fold_numbers
     ]

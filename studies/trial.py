@@ -20,6 +20,7 @@ from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate
 from histpert.models import METHODS
+from histpert.predictions import predicted_histograms
 from histpert.results import METRICS
 from histpert.settings import ModelSettings
 from histpert.targets import held_out_targets, training_targets
@@ -139,16 +140,16 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
         held_out = held_out_targets(counts, store.moments, device)
         start, n_parameters = time.perf_counter(), 0
         if job.method == OBSERVED:
-            predicted, control = held_out.masses, training.control
+            predicted = predicted_histograms(held_out.masses, training.control, training.lower, training.width)
         else:
             model = METHODS[job.method](job.settings)
             for last in deque(model.fit(training, checkpoint), maxlen=1):
                 if not math.isfinite(last.item()):
                     raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
             embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(device)
-            predicted, control, n_parameters = model.predict(embeddings), model.control, model.n_parameters
+            predicted, n_parameters = model.predict(embeddings), model.n_parameters
         seconds = checkpoint.seconds_before + time.perf_counter() - start
-        rows = _perturbation_rows(plan, job, store, counts, held_out, evaluate(predicted, control, held_out))
+        rows = _perturbation_rows(plan, job, store, counts, held_out, evaluate(predicted, held_out))
     trial = plan.row(job) | {
         "status": "ok",
         "train_seconds": seconds,

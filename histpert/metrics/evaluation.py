@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from histpert.losses import wasserstein1
 from histpert.metrics.distances import CellPositions, continuous_ranked_probability, negative_log_likelihood
 from histpert.metrics.shifts import pearson_over_top_genes, relative_error
-from histpert.moments import Moments, histogram_mean, histogram_moments
+from histpert.moments import Moments
+from histpert.predictions import Prediction
 
 __all__ = ["HeldOut", "evaluate"]
 
@@ -42,38 +44,36 @@ class HeldOut:
     constant: Bool[Tensor, "gene"]
 
 
-def evaluate(
-    predicted: Float[Tensor, "perturbation gene bin"], control: Float[Tensor, "gene bin"], held_out: HeldOut
-) -> Mapping[str, Float[np.ndarray, "perturbation"]]:
+def evaluate(prediction: Prediction, held_out: HeldOut) -> Mapping[str, Float[np.ndarray, "perturbation"]]:
     """Every metric of `histpert.results.METRICS`, a value per held-out perturbation.
 
-    Predicted statistics come from the predicted histograms, observed ones from the cells (appendix A). A predicted
-    shift is the predicted mean minus the mean of the method's own view of control, an observed one is between means of
-    cells.
+    Predicted statistics are those of the predicted distributions, observed ones those of the cells (appendix A). A
+    predicted shift is the predicted mean minus the mean of the method's own view of control, an observed one is between
+    means of cells. What a method does not predict is NaN.
 
     Args:
-        predicted: Predicted bin masses.
-        control: The method's own view of control, bin masses.
+        prediction: What was predicted of the held-out perturbations.
         held_out: What was observed.
     """
-    predicted, control = predicted.double(), control.double()
-    edges = held_out.lower, held_out.width
-    statistics = histogram_moments(predicted, *edges)
-    shift = statistics.mean - histogram_mean(control, *edges)
-    observed_shift = held_out.moments.mean - held_out.control_mean
-    likelihood = negative_log_likelihood(predicted, held_out.masses, held_out.width)
-    crps = continuous_ranked_probability(predicted, held_out.positions, held_out.width)
+    moments, observed = prediction.moments, held_out.moments
+    shift, observed_shift = moments.mean - prediction.control_mean, observed.mean - held_out.control_mean
     values = {
-        "nll": likelihood[:, ~held_out.constant].mean(-1),
+        "nll": torch.full_like(shift[:, 0], torch.nan),
         "rmae_mean": relative_error(shift, observed_shift),
-        "rmae_var": relative_error(statistics.variance, held_out.moments.variance),
-        "rmae_skew": relative_error(statistics.skewness, held_out.moments.skewness),
-        "rmae_kurt": relative_error(statistics.kurtosis, held_out.moments.kurtosis),
+        "rmae_var": relative_error(moments.variance, observed.variance),
+        "rmae_skew": relative_error(moments.skewness, observed.skewness),
+        "rmae_kurt": relative_error(moments.kurtosis, observed.kurtosis),
         **{
             f"pearson_top{n_top}": pearson_over_top_genes(shift, observed_shift, held_out.ranking, n_top)
             for n_top in (20, 50, 100)
         },
-        "w1": wasserstein1(predicted, held_out.masses, held_out.width).mean(-1),
-        "crps": crps.mean(-1),
+        "w1": torch.full_like(shift[:, 0], torch.nan),
+        "crps": torch.full_like(shift[:, 0], torch.nan),
     }
+    if prediction.masses is not None:
+        likelihood = negative_log_likelihood(prediction.masses, held_out.masses, held_out.width)
+        values["nll"] = likelihood[:, ~held_out.constant].mean(-1)
+        values["w1"] = wasserstein1(prediction.masses, held_out.masses, held_out.width).mean(-1)
+        crps = continuous_ranked_probability(prediction.masses, held_out.positions, held_out.width)
+        values["crps"] = crps.mean(-1)
     return {name: value.cpu().numpy() for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Methods behind one interface: fit on training perturbations, predict histograms for others.
+"""Methods behind one interface: fit on training perturbations, predict others.
 
 `METHODS` maps the name that tables and figures show to a constructor; adding a method is one file and one line.
 """
@@ -6,15 +6,25 @@
 from collections.abc import Mapping
 
 from histpert.models.control_hist import ControlHist
-from histpert.models.interface import HistogramModel, TrainingSet
+from histpert.models.interface import Method, TrainingSet
 from histpert.models.mlp_hist import MLPHist
+from histpert.models.mlp_mean import MLPMean
+from histpert.models.neighbors import Neighbors
 from histpert.models.pooled_hist import PooledHist
+from histpert.models.pooled_mean import PooledMean
+from histpert.models.regression import GaussianProcess, Ridge
 from histpert.settings import ModelSettings
 
-__all__ = ["METHODS", "HistogramModel", "ModelSettings", "TrainingSet"]
+__all__ = ["METHODS", "Method", "ModelSettings", "TrainingSet"]
 
-METHODS: Mapping[str, type[HistogramModel]] = {
+METHODS: Mapping[str, type[Method]] = {
     "Ctrl Hist": ControlHist,
     "Non-Ctrl Hist": PooledHist,
     "MLP+Hist": MLPHist,
+    "Neighbors Hist": Neighbors,
+    "Non-Ctrl Mean": PooledMean,
+    "MLP+Mean": MLPMean,
+    "Ridge": Ridge,
+    "GP": GaussianProcess,
 }
+"""Those of histograms first."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from histpert.checkpoints import Checkpoint
 from histpert.models.interface import TrainingSet, smoothed
+from histpert.predictions import Prediction, predicted_histograms
 from histpert.settings import ModelSettings
 
 __all__ = ["ControlHist"]
@@ -25,9 +26,11 @@ class ControlHist:
 
     def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Keep the control histogram; there are no epochs."""
-        self.control = smoothed(training.control, self._settings.control_smoothing)
+        self._control = smoothed(training.control, self._settings.control_smoothing)
+        self._edges = training.lower, training.width
         return iter(())
 
-    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """The control histogram for each perturbation."""
-        return self.control.expand(len(embeddings), -1, -1)
+        masses = self._control.expand(len(embeddings), -1, -1)
+        return predicted_histograms(masses, self._control, *self._edges)

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from histpert.checkpoints import Checkpoint
+from histpert.predictions import Prediction
 from histpert.settings import ModelSettings
 
-__all__ = ["HistogramModel", "Rows", "TrainingSet", "smoothed"]
+__all__ = ["Method", "Rows", "TrainingSet", "smoothed"]
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ class TrainingSet:
         means: Mean expression of the cells, perturbation x gene.
         n_cells: Cells of each perturbation.
         control: Bin masses of the control cells, not smoothed.
+        control_mean: Mean expression of the control cells.
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
     """
@@ -48,12 +50,16 @@ class TrainingSet:
     means: Rows
     n_cells: Float[Tensor, "perturbation"]
     control: Float[Tensor, "gene bin"]
+    control_mean: Float[Tensor, "gene"]
     lower: Float[Tensor, "gene"]
     width: Float[Tensor, "gene"]
 
 
-class HistogramModel(Protocol):
-    """A method that predicts histograms. `fit` must have been run to its end before anything else is asked for."""
+class Method(Protocol):
+    """A method that predicts responses to unseen perturbations.
+
+    `fit` must have been run to its end before anything else is asked for.
+    """
 
     version: int
     """Raised when the method gives other results for the same settings, so that those of before are not taken."""
@@ -67,13 +73,8 @@ class HistogramModel(Protocol):
         """
         ...
 
-    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
-        """Bin masses for perturbations with these embeddings, on the training edges."""
-        ...
-
-    @property
-    def control(self) -> Float[Tensor, "gene bin"]:
-        """The method's own view of control: predicted shifts are predicted means minus its mean."""
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
+        """What perturbations with these embeddings would give; histograms are on the training edges."""
         ...
 
     @property

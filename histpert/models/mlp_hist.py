@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.models.interface import TrainingSet, smoothed
+from histpert.predictions import Prediction, predicted_histograms
 from histpert.settings import ModelSettings
 from histpert.training import train
 
@@ -79,13 +80,14 @@ class MLPHist:
     def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Train the network from the seed of the settings; torch's global generators are left as they were."""
         settings = self._settings
-        self.control = smoothed(training.control, settings.control_smoothing)
+        self._control = smoothed(training.control, settings.control_smoothing)
+        self._edges = training.lower, training.width
         hidden = settings.hidden_sizes(len(training.embeddings))
         n_features = training.embeddings.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            network = HistogramNetwork(self.control.cpu(), n_features, hidden, settings.dropout)
-        self.network = network.to(self.control.device)
+            network = HistogramNetwork(self._control.cpu(), n_features, hidden, settings.dropout)
+        self.network = network.to(self._control.device)
         weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
 
         def loss_of(logits: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
@@ -95,10 +97,10 @@ class MLPHist:
         return train(self.network, loss_of, training.embeddings, settings, checkpoint)
 
     @torch.no_grad()
-    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
-        """Predicted bin masses, dropout off."""
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
+        """Predicted histograms, dropout off."""
         self.network.eval()
-        return self.network(embeddings).softmax(-1)
+        return predicted_histograms(self.network(embeddings).softmax(-1), self._control, *self._edges)
 
     @property
     def n_parameters(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from histpert.checkpoints import Checkpoint
 from histpert.models.interface import TrainingSet, smoothed
+from histpert.predictions import Prediction, predicted_histograms
 from histpert.settings import ModelSettings
 
 __all__ = ["PooledHist"]
@@ -30,7 +31,8 @@ class PooledHist:
 
     def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Pool the cells of the training perturbations; there are no epochs."""
-        self.control = smoothed(training.control, self._settings.control_smoothing)
+        self._control = smoothed(training.control, self._settings.control_smoothing)
+        self._edges = training.lower, training.width
         share = training.n_cells / training.n_cells.sum()
         pooled = torch.zeros_like(training.control)
         for batch in torch.arange(len(share), device=share.device).split(BATCH):
@@ -38,6 +40,7 @@ class PooledHist:
         self._pooled = smoothed(pooled, self._settings.control_smoothing)
         return iter(())
 
-    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """The pooled histogram for each perturbation."""
-        return self._pooled.expand(len(embeddings), -1, -1)
+        masses = self._pooled.expand(len(embeddings), -1, -1)
+        return predicted_histograms(masses, self._control, *self._edges)

@@ -22,7 +22,7 @@ def trained(checkpoint=None, stop_after=None):
         losses.append(loss.item())
         if len(losses) == stop_after:
             return None, losses
-    return model.predict(problem().embeddings).numpy().tobytes(), losses
+    return model.predict(problem().embeddings).masses.numpy().tobytes(), losses
 
 
 @pytest.mark.parametrize("stops", [[1], [4], [8], [9], [2, 3, 1]], ids=str)

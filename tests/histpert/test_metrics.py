@@ -18,6 +18,7 @@ from histpert.metrics.distances import cell_positions, continuous_ranked_probabi
 from histpert.metrics.shifts import pearson_over_top_genes, rank_by_welch_t, relative_error
 from histpert.models.interface import smoothed
 from histpert.moments import moments_from_sums
+from histpert.predictions import predicted_histograms, predicted_means
 from histpert.results import METRICS
 from histpert.screens import PRESETS, assign_folds, group_cells, simulate_screen
 from histpert.targets import held_out_targets
@@ -97,6 +98,11 @@ def test_crps_of_a_uniform_prediction_is_known(n_bins):
         assert found.item() == pytest.approx(length * (place**3 + (1 - place) ** 3) / 3, rel=1e-12)
 
 
+def scored(masses, control, held_out):
+    """Scores of histograms on the edges of what was held out."""
+    return evaluate(predicted_histograms(masses, control, held_out.lower, held_out.width), held_out)
+
+
 def crps_of_cells(masses, lower, width, cells):
     """`E|X - x| - E|X - X'| / 2` for each cell x, X uniform in its bin."""
     centres = lower + width * (np.arange(len(masses)) + 0.5)
@@ -113,7 +119,7 @@ def test_crps_from_counts_is_near_that_of_the_measured_cells_one_by_one(papalexi
     counts = store.fold(0, n_bins)
     control = smoothed(torch.from_numpy(counts.control_counts / papalexi.n_cells[0]), 1e-4)
     held_out = held_out_targets(counts, store.moments, CPU)
-    found = evaluate(control.expand_as(held_out.masses), control, held_out)["crps"]
+    found = scored(control.expand_as(held_out.masses), control, held_out)["crps"]
     expected = []
     for group in counts.held_out + 1:
         cells = papalexi.expression[papalexi.group_start[group] : papalexi.group_start[group + 1]].toarray()
@@ -234,7 +240,7 @@ def scores_of(study, n_bins, predict):
     counts, moments = study[n_bins]
     held_out = held_out_targets(counts, moments, CPU)
     control = torch.from_numpy(counts.control_counts / moments.n_cells[0])
-    return evaluate(predict(control, held_out.masses), control, held_out)
+    return scored(predict(control, held_out.masses), control, held_out)
 
 
 def test_every_metric_of_the_tables_is_worked_out_for_every_perturbation(study):
@@ -252,7 +258,7 @@ def test_predicting_control_has_a_relative_error_of_the_mean_of_one(study, n_bin
     counts, moments = study[n_bins]
     held_out = held_out_targets(counts, moments, CPU)
     control = smoothed(torch.from_numpy(counts.control_counts / moments.n_cells[0]).to(dtype), 1e-4)
-    scores = evaluate(control.expand_as(held_out.masses), control, held_out)
+    scores = scored(control.expand_as(held_out.masses), control, held_out)
     np.testing.assert_allclose(scores["rmae_mean"], 1, rtol=1e-9)
     assert np.isnan(scores["pearson_top50"]).all()
 
@@ -266,6 +272,18 @@ def test_the_observed_histogram_comes_ever_nearer_to_its_cells(study):
         assert fine < middle < coarse
         assert fine < 0.05
     assert errors[-1]["pearson_top100"].min() > 0.99
+
+
+def test_means_alone_are_scored_as_means_and_nothing_else(study):
+    counts, moments = study[40]
+    held_out = held_out_targets(counts, moments, CPU)
+    means = held_out.moments.mean + 0.1 * torch.arange(4, dtype=torch.float64)[:, None]
+    found = evaluate(predicted_means(means, held_out.control_mean), held_out)
+    shift = (held_out.moments.mean - held_out.control_mean).abs().sum(1)
+    np.testing.assert_allclose(found["rmae_mean"], 0.1 * np.arange(4) * means.shape[1] / shift.numpy())
+    np.testing.assert_allclose(found["pearson_top100"], 1)
+    for name in ("nll", "rmae_var", "rmae_skew", "rmae_kurt", "w1", "crps"):
+        assert np.isnan(found[name]).all()
 
 
 def test_the_observed_histogram_scores_better_than_control(study):
@@ -292,7 +310,7 @@ def test_control_is_as_wrong_as_an_independent_implementation_found(
         control = smoothed(torch.from_numpy(counts.control_counts / papalexi.n_cells[0]), 1e-4)
         held_out = held_out_targets(counts, store.moments, CPU)
         moments = held_out.moments._replace(skewness=held_out.moments.skewness.nan_to_num(0.0))
-        found = evaluate(control.expand_as(held_out.masses), control, replace(held_out, moments=moments))
+        found = scored(control.expand_as(held_out.masses), control, replace(held_out, moments=moments))
         for name, values in errors.items():
             values.extend(found[name])  # over perturbations: fold averages depend on the draw of the folds
     assert np.mean(errors["rmae_var"]) == pytest.approx(variance_error, abs=0.01)

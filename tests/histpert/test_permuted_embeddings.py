@@ -58,7 +58,7 @@ def scores(simulated, tmp_path_factory):
             deque(model.fit(training_targets(counts, store.moments, vectors, CPU)), maxlen=0)
             predicted = model.predict(torch.from_numpy(vectors[counts.held_out]))
             held_out = held_out_targets(counts, store.moments, CPU)
-            for metric, values in evaluate(predicted, model.control, held_out).items():
+            for metric, values in evaluate(predicted, held_out).items():
                 found[metric][counts.held_out] = values
         return found
 

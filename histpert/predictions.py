@@ -1,0 +1,56 @@
+"""What a method predicts of held-out perturbations: distributions, or means alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from histpert.moments import Moments, histogram_mean, histogram_moments
+
+__all__ = ["Prediction", "predicted_histograms", "predicted_means"]
+
+
+class Prediction(NamedTuple):
+    """Predicted distributions of each gene's expression, float64.
+
+    Attributes:
+        moments: Their statistics; all but the mean are NaN for a method that predicts means.
+        control_mean: Mean of the method's own view of control: predicted shifts are from there.
+        masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
+    """
+
+    moments: Moments
+    control_mean: Float[Tensor, "gene"]
+    masses: Float[Tensor, "perturbation gene bin"] | None
+
+
+def predicted_histograms(
+    masses: Float[Tensor, "perturbation gene bin"],
+    control: Float[Tensor, "gene bin"],
+    lower: Float[Tensor, "gene"],
+    width: Float[Tensor, "gene"],
+) -> Prediction:
+    """Histograms that are uniform inside each bin (appendix A).
+
+    Args:
+        masses: Predicted bin masses.
+        control: The method's own view of control, bin masses.
+        lower: Left edge of each gene's first bin.
+        width: Width of each gene's bins.
+    """
+    masses, lower, width = masses.double(), lower.double(), width.double()
+    return Prediction(histogram_moments(masses, lower, width), histogram_mean(control.double(), lower, width), masses)
+
+
+def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:
+    """Means alone.
+
+    Args:
+        means: Predicted means.
+        control_mean: Mean of the control cells.
+    """
+    unknown = torch.full_like(means, torch.nan, dtype=torch.float64)
+    return Prediction(Moments(means.double(), unknown, unknown, unknown), control_mean.double(), None)
