@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test chaos check bench-loss bench-reading bench-simulation bench-store clean
+.PHONY: help study test chaos check bench-engine bench-loss bench-reading bench-simulation bench-store clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -20,6 +20,9 @@ check: .venv/dev  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+bench-engine: .venv/study  ## Time of a study of many short trials, and of two workers beside one
+	$(BIN)/python tests/benchmarks/engine.py
 
 bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
 	$(BIN)/python tests/benchmarks/loss.py

@@ -127,8 +127,8 @@ class SearchRecord:
         """Queue the configurations that a process which died was trying; returns how many."""
         stopped = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in stopped:
+            self._storage.set_trial_user_attr(trial._trial_id, STOPPED, True)  # while it may still be changed
             self._study.tell(trial.number, state=TrialState.FAIL)
-            self._storage.set_trial_system_attr(trial._trial_id, STOPPED, True)
             self._study.enqueue_trial(trial.params)
         return len(stopped)
 
@@ -136,7 +136,7 @@ class SearchRecord:
         """Trials that came to an end by themselves, whatever became of them."""
         states = (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED)
         trials = self._study.get_trials(deepcopy=False, states=states)
-        return [trial for trial in trials if not trial.system_attrs.get(STOPPED)]
+        return [trial for trial in trials if not trial.user_attrs.get(STOPPED)]
 
     def trials(self, n_trials: int, seed: int) -> Trials:
         """So many more trials, as Tune runs them: Optuna's TPE proposes, Tune's median rule may stop.

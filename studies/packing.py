@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 
 from histpert.histograms import HistogramStore
@@ -9,44 +11,98 @@ from histpert.histograms.store import counts_file
 from histpert.models.mlp_hist import n_parameters
 from studies.trial import Job, Plan
 
-__all__ = ["CONTEXT_BYTES", "gpu_share", "memory_fraction", "trial_bytes"]
+__all__ = ["CONTEXT_BYTES", "gpu_share", "memory_fraction", "tensor_bytes", "trial_bytes"]
 
 CONTEXT_BYTES = 800 << 20
 """What a process takes of a GPU before its first tensor: CUDA's context and libraries. Not measured here."""
 
-PER_PARAMETER = 16
-"""Bytes: a weight, its gradient and AdamW's two moments, float32."""
+LIBRARY_BYTES = 128 << 20
+"""What torch allocates beside a trial's tensors: cuBLAS's workspaces, 32 MiB each on an H100, one for each of the two
+threads that multiply, and its first segments, 20 MiB each. From torch's documentation and source, not measured here."""
 
-STEP_ARRAYS = 12
-"""Float32 arrays of the size of a batch's logits that loss and gradient hold at their peak, masses included."""
+ROOM = 1.1
+"""Memory to tensors. Allocations counted at published shapes, replayed by the rules of torch's caching allocator, went
+into 1.05 to 1.07 times their peak of 0.7 to 4 GB, and 1.12 times one of 0.23 GB. No GPU was asked."""
 
-EVALUATION_ARRAYS = 13
-"""Float64 arrays of the size of the held-out masses that scoring holds at its peak, what was observed included."""
+# What follows was counted on a CPU; tests/studies/test_packing.py fails where one is too small, or much too large.
+
+WEIGHT = 4
+"""Bytes of a parameter; its gradient takes as much, and AdamW's two moments twice that."""
+
+LOSS_ARRAYS = 13
+"""Float32 arrays of the size of a batch's logits, when the loss has been worked out: targets, logits, what autograd
+keeps, and the first gradients. One less without cross-entropy, fewer at few bins."""
+
+LOSS_ARRAYS_WITHOUT_WASSERSTEIN = 6
+"""The same of the other two losses."""
+
+STEP_ARRAYS = 2
+"""The same when the last gradient of a weight has come."""
+
+HELD_OUT_ARRAYS = 4, 6
+"""Float64 arrays of what was observed of the held-out perturbations: a number per bin, and a number per gene."""
+
+SCORING_ARRAYS = 8.5, 10
+"""The same of the prediction, which is there in float32 too, and of what its scores are worked out from."""
+
+CONTROL_BYTES = 28
+"""Of a bin of control: three float32, one float64, and 8 bytes for edges, of which there are four a gene."""
+
+
+def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
+    """The most that MLP+Hist, of all methods the one that needs most, has in tensors at a time, in whichever fold.
+
+    What is trained on and compared with lies on the GPU throughout. Beside it are first weights, moments of AdamW and
+    arrays of the loss; then gradients in the place of those; last weights, gradients and arrays of scoring. Of the
+    store manifest and ranges are read.
+    """
+    n_genes, n_perturbations, n_features = len(store.genes), *plan.data.vectors.shape
+    of_fold = np.unique(plan.data.folds, return_counts=True)[1]
+    n_training, n_held_out = n_perturbations - int(of_fold.min()), int(of_fold.max())
+    n_outputs = n_genes * job.n_bins
+    ranges = store.ranges
+    n_own = int(np.bincount(ranges.fold + 1)[1:].max(initial=0))  # `NO_FOLD` is -1
+
+    counts = ceil(store.n_bytes(counts_file(job.n_bins)) * (n_genes + n_own) / len(ranges.gene))
+    sums = 8 * n_genes * (n_perturbations + 1)
+    embeddings_and_orders = 4 * n_perturbations * n_features + 8 * n_training * job.settings.epochs
+    held_out = _float64_bytes(HELD_OUT_ARRAYS, n_held_out, n_genes, job.n_bins)
+    throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_outputs
+
+    hidden = job.settings.hidden_sizes(n_training)
+    weights = WEIGHT * n_parameters(n_features, hidden, n_outputs)
+    array = 4 * min(job.settings.batch_size, n_training) * n_outputs
+    loss_arrays = LOSS_ARRAYS if job.settings.weight_wass else LOSS_ARRAYS_WITHOUT_WASSERSTEIN
+    loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * array
+    scoring = 2 * weights + _float64_bytes(SCORING_ARRAYS, n_held_out, n_genes, job.n_bins)
+    return throughout + max(loss, step, scoring)
+
+
+def _float64_bytes(n_arrays: tuple[float, float], n_held_out: int, n_genes: int, n_bins: int) -> int:
+    of_bins, of_genes = n_arrays
+    return ceil(8 * n_held_out * n_genes * (of_bins * n_bins + of_genes))
 
 
 def trial_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
-    """The most that MLP+Hist, of all methods the one that needs most, has in tensors at a time.
-
-    Counts lie on the device throughout, weights with what trains them from the first step to the end, and beside them
-    first the arrays of a step, then those of scoring. Of the store only the manifest is read.
-    """
-    n_training = int(np.count_nonzero(plan.data.folds != job.fold))
-    n_held_out = len(plan.data.folds) - n_training
-    n_outputs = len(store.genes) * job.n_bins
-    sums = 8 * len(store.genes) * (len(plan.data.folds) + 1)
-    hidden = job.settings.hidden_sizes(n_training)
-    weights = PER_PARAMETER * n_parameters(plan.data.vectors.shape[1], hidden, n_outputs)
-    step = STEP_ARRAYS * 4 * min(job.settings.batch_size, n_training) * n_outputs
-    scoring = EVALUATION_ARRAYS * 8 * n_held_out * n_outputs
-    return store.n_bytes(counts_file(job.n_bins)) + sums + weights + max(step, scoring)
+    """What torch must be let allocate for it."""
+    return ceil(ROOM * tensor_bytes(plan, job, store)) + LIBRARY_BYTES
 
 
 def gpu_share(n_bytes: int, gpu_bytes: int) -> float:
     """Share of a GPU of this size for a trial, so that as many run at once as fit; 1 where not even one is sure to."""
-    n_trials = max(1, gpu_bytes // (n_bytes + CONTEXT_BYTES))
-    return int(10_000 / n_trials) / 10_000  # Ray counts in ten-thousandths, and rounds up
+    if n_bytes + CONTEXT_BYTES >= gpu_bytes:
+        return 1.0
+    needed = ceil(10_000 * (n_bytes + CONTEXT_BYTES) / gpu_bytes)  # Ray counts in ten-thousandths
+    n_trials = 10_000 // needed
+    return (10_000 // n_trials) / 10_000
 
 
 def memory_fraction(share: float, gpu_bytes: int) -> float:
-    """What torch may allocate of a GPU in a process that has this share of it."""
-    return min(1.0, max(0.01, share - CONTEXT_BYTES / gpu_bytes)) if share < 1 else 1.0
+    """What torch may allocate of a GPU in a process that has this share of it.
+
+    Where a share was asked for that not even a context fits into, a hundredth: nobody can tell what is left.
+    """
+    if share >= 1:
+        return 1.0
+    fraction = share - CONTEXT_BYTES / gpu_bytes
+    return fraction if fraction > 0 else 0.01

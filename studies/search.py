@@ -78,6 +78,8 @@ def main(options: Search, before: Mapping[str, Any] | None = None) -> int:
     searched = [
         name for name, fold in zip(outer.perturbations, outer.folds, strict=True) if fold not in options.judging_folds
     ]
+    if len(searched) < options.inner_folds:
+        raise InputError(f"--inner-folds {options.inner_folds}: {len(searched)} perturbations are left to search on")
     inner = prepare(options, options.bins, searched, options.inner_folds)
     folder = options.out / NAME
     with alone_in(folder):

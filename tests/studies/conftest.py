@@ -1,23 +1,20 @@
-import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+import running
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def isolated(tmp_path_factory) -> dict[str, str]:
-    """Environment with a home and a temporary folder of its own, short enough for Ray's socket names."""
-    folder = tmp_path_factory.mktemp("ray")
-    (folder / "home").mkdir()
-    (folder / "tmp").mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "RAY_USAGE_STATS_ENABLED": "0"}
+    return running.isolated_in(tmp_path_factory.mktemp("ray"))
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +34,26 @@ def script(isolated) -> Callable[..., subprocess.CompletedProcess[str]]:
 def bin_sweep(script) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the bin sweep."""
     return partial(script, "bin_sweep")
+
+
+@pytest.fixture
+def started(isolated) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a study, and leaves nothing running."""
+    processes = []
+
+    def start(*arguments: Any, environment: dict[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
+        processes.append(running.start(isolated | (environment or {}), *arguments, **how))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        running.end(process)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> list[pd.DataFrame]:
+    """Tables of a study of the short shape that ran through."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study = running.start(running.isolated_in(folder), *running.SHORT, "--out", folder)
+    assert study.wait(200) == 0, study.stdout.read()
+    return running.tables(folder)

@@ -53,7 +53,7 @@ from bad_files import (
 )
 
 from histpert.screens import ReadOptions, read_screen
-from studies import bin_sweep, compare_screens
+from studies import bin_sweep, compare_screens, rerun, search
 from studies.options import run_script
 
 ROOT = Path(__file__).parents[2]
@@ -401,6 +401,17 @@ BAD: dict[str, dict[str, Case]] = {
         "endless learning rate": shaped("--folds 3 --learning-rate inf", "--learning-rate inf"),
         "layers of none": asked("--hidden 0", "--hidden"),
         "threads": asked("--threads-per-trial 0", "--threads-per-trial"),
+        "no trial at a time": asked("--max-concurrent-trials 0", "--max-concurrent-trials 0"),
+        "a fold that is none": asked("--folds 3 --only-folds 1 3", "--only-folds 3", "0 to 2"),
+        "a metric that is none": asked("--objectives crps f1", "--objectives f1", "crps", script="search"),
+        "a metric twice": asked("--objectives crps crps", "--objectives", script="search"),
+        "likelihood across bins": asked("--objectives nll", "--objectives nll", "--bins", script="search"),
+        "all folds judge": asked("--folds 2 --judging-folds 0 1", "--judging-folds", script="search"),
+        "a judge that is none": asked("--judging-folds 9", "--judging-folds", "0 to 8", script="search"),
+        "some folds of a search": asked("--only-folds 1", "--judging-folds", script="search"),
+        "no configuration": asked("--trials 0", "--trials 0", script="search"),
+        "one inner fold": asked("--inner-folds 1", "--inner-folds 1", script="search"),
+        "a record that is none": asked("{f}/obs.csv", "obs.csv", "study.json", script="rerun"),
         "dropout that is none": asked("--dropout nan", "--dropout nan"),
         "gpus": asked("--gpus-per-trial -1", "--gpus-per-trial"),
         "gpus that are none": shaped("--folds 3 --gpus-per-trial nan", "--gpus-per-trial nan"),
@@ -527,6 +538,8 @@ def simulate() -> None:
 SCRIPTS = {
     "bin_sweep": lambda: run_script(bin_sweep.BinSweep, bin_sweep.main, None),
     "compare_screens": lambda: run_script(compare_screens.CompareScreens, compare_screens.main, None),
+    "rerun": lambda: run_script(rerun.Rerun, rerun.main, None),
+    "search": lambda: run_script(search.Search, search.main, None),
     "simulate": simulate,
 }
 

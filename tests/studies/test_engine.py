@@ -6,86 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from running import N_SHORT, ROOT, SHORT, assert_same, entries, tables, wait_for, workers
 
 pytestmark = pytest.mark.ray
-
-ROOT = Path(__file__).parents[2]
-MEASURED = ["train_seconds", "peak_memory_mb"]
-SHORT = ("--folds", "3", "--bins", "5", "--epochs", "30")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(bin_sweep, tmp_path_factory):
-    """Tables of a study that ran through."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    run = bin_sweep(*SHORT, "--out", out)
-    assert run.returncode == 0, run.stderr
-    return tables(out)
-
-
-def tables(out: Path) -> list[pd.DataFrame]:
-    return [
-        pd.read_parquet(out / "bin_sweep" / f"{name}.parquet").drop(columns=MEASURED, errors="ignore")
-        for name in ("trials", "perturbations")
-    ]
-
-
-def assert_same(one: list[pd.DataFrame], other: list[pd.DataFrame]) -> None:
-    for left, right in zip(one, other, strict=True):
-        pd.testing.assert_frame_equal(left, right, check_exact=True)
-
-
-@pytest.fixture
-def started(isolated):
-    """Starts the study, and leaves nothing running."""
-    running = []
-
-    def start(*arguments) -> subprocess.Popen[str]:
-        command = [sys.executable, ROOT / "studies" / "bin_sweep.py", *map(str, arguments)]
-        running.append(
-            subprocess.Popen(
-                command,
-                env=isolated,
-                cwd=isolated["HOME"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-        )
-        return running[-1]
-
-    yield start
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for(condition, seconds=90.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
-    return found
-
-
-def workers(environment: dict[str, str]) -> list[int]:
-    """Processes that run a trial, of studies in this environment."""
-    found, mark = [], f"TMPDIR={environment['TMPDIR']}".encode()
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (path / "cmdline").read_bytes()
-            if title.startswith(b"ray::ImplicitFunc"):  # Tune's name for a worker with a trial
-                found += [int(path.name)] if mark in (path / "environ").read_bytes().split(b"\0") else []
-        except OSError:
-            continue
-    return found
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc")
@@ -111,14 +38,13 @@ def test_a_study_whose_driver_is_killed_goes_on_and_trains_nothing_twice(undistu
     os.killpg(study.pid, signal.SIGKILL)
     study.wait()
     wait_for(lambda: not workers(isolated))
-    done = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in ledger.glob("*.json")}
-    assert 2 <= len(done) < 12
+    done = entries(tmp_path)
+    assert 2 <= len(done) < N_SHORT
     again = started(*SHORT, "--out", tmp_path)
     said = again.communicate(timeout=200)[0]
     assert again.returncode == 0, said
-    assert f"12 trials, {len(done)} done before, {12 - len(done)} to run" in said
-    after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in ledger.glob("*.json")}
-    assert done.items() <= after.items()
+    assert f"{N_SHORT} trials, {len(done)} done before, {N_SHORT - len(done)} to run" in said
+    assert done.items() <= entries(tmp_path).items()
     assert_same(tables(tmp_path), undisturbed)
 
 

@@ -14,7 +14,10 @@ from optuna_dashboard import wsgi
 from running import wait_for, workers
 from werkzeug.test import Client
 
+from histpert.errors import InputError
+from histpert.results import METRICS
 from histpert.settings import ModelSettings
+from studies import search
 from studies.configurations import ConfigurationJobs, SearchRecord, search_space, weight_triples
 from studies.data import prepare
 from studies.engine import plan_of
@@ -83,7 +86,7 @@ def record(plan, tmp_path):
             trial = study.ask(space)
             for job, row in zip(jobs_of(trial.params), values, strict=False):
                 entry = failed_entry(own, job, "")
-                entry["trial"] |= {"status": "ok", "train_seconds": 1.0, "crps": None, **row}
+                entry["trial"] |= {"status": "ok", "train_seconds": 1.0, **dict.fromkeys(METRICS), **row}
                 Ledger(own.ledger).write(entry)
             study.tell(trial, [1.0] * len(objectives))
         return found
@@ -130,6 +133,11 @@ def test_another_space_or_objective_is_another_search(plan):
 
 
 # The study
+
+
+def test_more_inner_folds_than_perturbations_is_said(tmp_path):
+    with pytest.raises(InputError, match="--inner-folds 61: 60 perturbations are left"):
+        search.main(search.Search(out=tmp_path, inner_folds=61))
 
 
 @pytest.fixture(scope="module")
