@@ -98,7 +98,7 @@ def _knock(address: str) -> None:
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
     from ray._private.services import canonicalize_bootstrap_address
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # pyright: ignore
     from ray.exceptions import AuthenticationError
 
     if "://" in address:
@@ -106,15 +106,15 @@ def _knock(address: str) -> None:
         if host and port.isdigit() and "/" not in host:
             socket.create_connection((host, int(port)), timeout=SECONDS_FOR_AN_ANSWER).close()
         return
-    place = canonicalize_bootstrap_address(None)  # what `auto` finds
+    place = canonicalize_bootstrap_address(None)  # what `auto` finds  # pyright: ignore
     assert place is not None
     # With `auto`, Ray turns tokens on by itself where there is one.
     found = address == "auto" and "RAY_AUTH_MODE" not in os.environ
     token = AuthenticationTokenLoader.instance().get_token_for_http_header(ignore_auth_mode=True) if found else {}
-    with init_grpc_channel(place, [("grpc.enable_http_proxy", 0)]) as channel:
+    with init_grpc_channel(place, [("grpc.enable_http_proxy", 0)]) as channel:  # pyright: ignore
         ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
         try:
-            ask(b"", timeout=SECONDS_FOR_AN_ANSWER, metadata=list(token.items()))
+            ask(b"", timeout=SECONDS_FOR_AN_ANSWER, metadata=list(token.items()))  # pyright: ignore
         except grpc.RpcError as error:
             said: Any = error
             if said.code() is grpc.StatusCode.UNAUTHENTICATED:

@@ -22,6 +22,7 @@ from running import N_SHORT, SHORT, assert_same, end, entries, isolated_in, proc
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.chaos,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes through /proc"),
 ]
 
