@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -59,15 +61,21 @@ def grid(jobs: Sequence[Job], n_folds: int) -> Trials:
     from ray import tune
 
     jobs = tuple(jobs)
-    return Trials(_JobOfGrid(jobs), {"job": tune.grid_search(list(range(len(jobs))))}, 1, len(jobs), n_folds, jobs)
+    one_each = _JobOfGrid(tuple(map(pickle.dumps, jobs)))
+    return Trials(one_each, {"job": tune.grid_search(list(range(len(jobs))))}, 1, len(jobs), n_folds, jobs)
 
 
 @dataclass(frozen=True)
 class _JobOfGrid:
-    jobs: tuple[Job, ...]
+    """The job that a grid's configuration numbers.
+
+    A worker gets all of them with each trial, and loads the one that it is asked for: 1,350 take longer than some do.
+    """
+
+    pickled: tuple[bytes, ...]
 
     def __call__(self, config: Config) -> tuple[Job]:
-        return (self.jobs[config["job"]],)
+        return (pickle.loads(self.pickled[config["job"]]),)
 
 
 def tune_trials(
@@ -98,7 +106,9 @@ def tune_trials(
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").addFilter(lambda record: "Tuner.restore" not in record.getMessage())
 
-    from studies.progress import StopWhenUnwritten, TrialProgress  # Ray is imported once its environment is set
+    # Ray is imported once its environment is set.
+    from studies.progress import StopWhenUnwritten, TrialProgress
+    from studies.scheduler import PatientFIFOScheduler
 
     resources = _Resources(plan, trials, options, is_local=own_folder is not None, alone=alone)
     progress = TrialProgress(plan, trials, done)
@@ -122,15 +132,14 @@ def tune_trials(
     )
     how = tune.TuneConfig(
         reuse_actors=True,
-        max_concurrent_trials=1 if alone else options.max_concurrent_trials,
+        max_concurrent_trials=1 if alone else options.max_concurrent_trials or resources.n_at_once,
         num_samples=trials.n_trials,
         search_alg=trials.searcher,
-        scheduler=trials.scheduler,
+        scheduler=trials.scheduler or PatientFIFOScheduler(),
     )
+    trainable = tune.with_resources(trainable, resources.wanted)
     try:
-        tune.Tuner(
-            tune.with_resources(trainable, resources), param_space=dict(trials.space), tune_config=how, run_config=run
-        ).fit()
+        tune.Tuner(trainable, param_space=dict(trials.space), tune_config=how, run_config=run).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with suppress(OSError):  # not empty: of trainings that go on next time
@@ -154,7 +163,8 @@ def _trainable(
 
     device, ledger = _device(gpu_bytes), Ledger(plan.ledger)
     scores: list[list[float]] = []
-    for job in jobs_of(config):
+    jobs = jobs_of(config)
+    for job in jobs:
         entry = ledger.read(plan.trial_id(job))
         if not is_done(entry):
             entry = run_trial(plan, job, device)
@@ -166,8 +176,10 @@ def _trainable(
             plan.checkpoint(job).remove()
         scores.append([_score(entry, name) for name in objectives])
         means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
-        tune.report({"status": entry["trial"]["status"], **dict(zip(objectives, means, strict=True))})
-        if not is_done(entry):
+        # Tune frees the worker at a report that says "done", and else at a call of its own once this has returned.
+        is_last = job is jobs[-1] or not is_done(entry)
+        tune.report({"status": entry["trial"]["status"], "done": is_last} | dict(zip(objectives, means, strict=True)))
+        if is_last:
             return
 
 
@@ -184,7 +196,9 @@ def _device(gpu_bytes: int) -> torch.device:
     share = resources.required_resources.get("GPU", 0.0)
     if not share:
         return torch.device("cpu")
-    torch.cuda.empty_cache()  # of the trial before, in a process that goes on
+    # Of the trial before, in a process that goes on; the first compilation leaves a cycle that holds its tensors.
+    gc.collect()
+    torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(memory_fraction(share, gpu_bytes))
     return torch.device("cuda")
 
@@ -205,18 +219,25 @@ class _Resources:
             if is_local and amount > there.get(kind, 0):
                 option = "--threads-per-trial" if kind == "CPU" else "--gpus-per-trial"
                 raise InputError(f"{option} {amount:g}: this machine has {there.get(kind, 0):g} {kind}s for Ray")
+        # More than run at once Tune asks for and cancels, over and over; a cluster may grow by what is asked for.
+        self.n_at_once = int(there.get("CPU", 0) / self._cpus) if is_local else None
         self.gpu_bytes = _gpu_bytes() if self._gpus != 0 else 0
         if alone and self._gpus != 0:
             self._gpus = 1.0
 
-    def __call__(self, config: Config) -> Any:
+    @property
+    def wanted(self) -> Any:
+        """What Tune is to ask for: the same for each trial where that is known, else by its configuration."""
+        return self._by_configuration if self._gpus is None else self._with(self._gpus)
+
+    def _by_configuration(self, config: Config) -> Any:
+        job = self._jobs_of(config)[0]  # the others differ in their fold only
+        return self._with(gpu_share(trial_bytes(self._plan, job, open_store(self._plan.data.store)), self.gpu_bytes))
+
+    def _with(self, gpus: float) -> Any:
         from ray import tune
 
-        share = self._gpus
-        if share is None:
-            job = self._jobs_of(config)[0]  # the others differ in their fold only
-            share = gpu_share(trial_bytes(self._plan, job, open_store(self._plan.data.store)), self.gpu_bytes)
-        return tune.PlacementGroupFactory([{"CPU": self._cpus} | ({"GPU": share} if share else {})])
+        return tune.PlacementGroupFactory([{"CPU": self._cpus} | ({"GPU": gpus} if gpus else {})])
 
 
 def _gpu_bytes() -> int:

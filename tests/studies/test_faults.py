@@ -99,14 +99,22 @@ def cluster(environment: dict[str, str], *n_cpus: int) -> Iterator[tuple[dict[st
         end(nodes)
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.mark.chaos
 def test_a_study_outlives_a_node_that_is_lost(undisturbed, started, isolated, tmp_path):
     with cluster(isolated, 0, 1, 1) as (leads, raylets):
-        study = started(*SHORT, "--out", tmp_path, environment=leads)
-        at_work = wait_for(lambda: len(found := workers(isolated)) == 2 and found)
-        os.kill(raylets[1], signal.SIGKILL)
-        wait_for(lambda: set(at_work) - set(workers(isolated)))
-        assert len(entries(tmp_path)) < N_SHORT
+        one = ("--max-concurrent-trials", 1, "--checkpoint-seconds", 0)
+        study = started(*SHORT, *one, "--out", tmp_path, environment=leads)
+        wait_for(lambda: list((tmp_path / "bin_sweep" / "checkpoints").glob("*.pt")))  # it trains
+        (worker,) = workers(isolated)
+        raylet = parent(worker)
+        assert raylet in raylets
+        os.kill(raylet, signal.SIGKILL)
+        (instead,) = wait_for(lambda: set(workers(isolated)) - {worker})
+        assert parent(instead) in set(raylets) - {raylet}
         said = study.communicate(timeout=200)[0]
     assert study.returncode == 0, said
     assert_same(tables(tmp_path), undisturbed)
