@@ -143,7 +143,7 @@ class SearchRecord:
 
         Proposals depend on what has ended before them: with one worker they are the same for the same seed.
         """
-        from ray.tune.schedulers import FIFOScheduler, MedianStoppingRule
+        from ray.tune.schedulers import MedianStoppingRule
         from ray.tune.search.optuna import OptunaSearch
 
         modes = [direction[:3] for direction in self._directions]
@@ -167,7 +167,7 @@ class SearchRecord:
             n_trials * n_folds,
             n_folds,
             searcher=searcher,
-            scheduler=rule if self._prunes else FIFOScheduler(),
+            scheduler=rule if self._prunes else None,
             objectives=self._objectives,
         )
 

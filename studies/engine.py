@@ -131,16 +131,17 @@ def _run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence
     print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
         with ray_session() as own_folder:
-            tune_trials(plan, grid(missing, n_folds), options, own_folder, done)
+            died = tune_trials(plan, grid(missing, n_folds), options, own_folder, done)
             found |= {job: ledger.read(plan.trial_id(job)) for job in missing}
-            short = [job for job in missing if _ran_out_of_memory(found[job])]
-            if short:
+            again = [job for job in missing if job in died or _ran_out_of_memory(found[job])]
+            if again:
                 print(
-                    f"{len(short)} trials ran out of memory: each is tried once more, with nothing beside it",
+                    f"{len(again)} trials ran out of memory or lost their worker: each is tried once more, with "
+                    "nothing beside it",
                     flush=True,
                 )
-                tune_trials(plan, grid(short, n_folds), options, own_folder, done, alone=True)
-                found |= {job: ledger.read(plan.trial_id(job)) for job in short}
+                tune_trials(plan, grid(again, n_folds), options, own_folder, done, alone=True)
+                found |= {job: ledger.read(plan.trial_id(job)) for job in again}
     _say_what_is_replaced(folder, data)
     _write_results(folder, [entry for entry in found.values() if entry], _record(name, options, data))
     unfinished = [_reason(job, entry) for job, entry in found.items() if not is_done(entry)]

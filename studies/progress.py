@@ -62,6 +62,8 @@ class TrialProgress(tune.Callback):
         self._scores: dict[str, list[float]] = {}
         for entry in done:
             self._score(entry)
+        self.died: set[Job] = set()
+        """Jobs whose worker died, and which Tune does not take up again."""
         self.unwritten = ""
         """Why the ledger cannot be written, if it cannot."""
         console = Console()
@@ -130,6 +132,8 @@ class TrialProgress(tune.Callback):
             if entry is None or (died and not is_done(entry)):  # what an earlier run said of it is past
                 entry = failed_entry(self._plan, job, error, status)
                 self._write(entry)
+                if died:
+                    self.died.add(job)
             self._count(job, entry, seconds / n_ended)
             n_counted += 1
             if not is_done(entry):

@@ -86,8 +86,11 @@ def tune_trials(
     done: Sequence[Entry] = (),
     *,
     alone: bool = False,
-) -> None:
-    """Run the trials.
+) -> set[Job]:
+    """Run the trials; returns the jobs that have no result because their worker died, and not for what they raised.
+
+    Tune takes up again what a worker or node that died had begun. It does not where it had only just given the worker
+    its next trial, as it handles that death twice; and it gives up on what kills every worker.
 
     Args:
         plan: What they share.
@@ -149,6 +152,7 @@ def tune_trials(
             f"results cannot be written into {plan.ledger} ({progress.unwritten}): make room and run the same command "
             "again, finished trials are in the ledger"
         )
+    return progress.died
 
 
 def _trainable(

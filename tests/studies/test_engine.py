@@ -61,7 +61,7 @@ def test_a_second_driver_in_the_same_folder_is_refused(started, bin_sweep, tmp_p
 def test_what_runs_out_of_memory_is_tried_once_more_alone_and_is_a_row(bin_sweep, tmp_path):
     run = bin_sweep("--folds", "3", "--bins", "5", "--epochs", "1", "--hidden", "400000", "400000", "--out", tmp_path)
     assert run.returncode == 1
-    assert "3 trials ran out of memory: each is tried once more" in run.stdout
+    assert "3 trials ran out of memory or lost their worker: each is tried once more" in run.stdout
     trials = pd.read_parquet(tmp_path / "bin_sweep" / "trials.parquet")
     assert trials.groupby("method")["status"].unique().map(list).to_dict() == {
         "MLP+Hist": ["oom"],

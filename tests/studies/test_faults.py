@@ -145,7 +145,7 @@ def test_a_trial_that_gets_no_memory_has_a_result_once_it_is_tried_alone(started
         leave_too_little_memory(pid)
     said = study.communicate(timeout=200)[0]
     assert study.returncode == 0, said
-    assert "1 trials ran out of memory: each is tried once more, with nothing beside it" in said
+    assert "1 trials ran out of memory or lost their worker: each is tried once more, with nothing beside it" in said
     assert (pd.read_parquet(tmp_path / "bin_sweep" / "trials.parquet")["status"] == "ok").all()
 
 
