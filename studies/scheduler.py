@@ -18,12 +18,12 @@ class PatientFIFOScheduler(FIFOScheduler):
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The first trial without a worker, if any."""
-        # Tune shows its schedulers neither workers nor the trials that wait, in order.
-        controller = tune_controller._tune_controller
-        for trial in controller._pending_trials_list:
-            if trial.status == Trial.PENDING:  # others are in the list until Tune passes over it
+        """The first trial that no process is starting for, if any."""
+        controller = tune_controller._tune_controller  # Tune shows its schedulers no workers
+        for trial in controller.get_trials():
+            if trial.status == Trial.PENDING:
+                # To Tune a worker has "started" once it has its place, which those only asked for wait for.
                 worker = controller._trial_to_actor.get(trial)
-                if worker is None or controller._actor_manager.is_actor_started(worker):
+                if worker is None or not controller._actor_manager.is_actor_started(worker):
                     return trial
         return None
