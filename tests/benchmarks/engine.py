@@ -123,9 +123,10 @@ def run_here(study: Callable) -> None:
         clock.note(TrialProgress, "on_trial_start")
         clock.note(TrialProgress, "on_trial_complete")
         start = time.perf_counter()
-        tune_trials(*arguments, **named)
+        died = tune_trials(*arguments, **named)
         first, last, end = clock.trial_times[0], clock.trial_times[-1], time.perf_counter()
         clock.seconds |= {"start of a worker": first - start, "trials": last - first, "end of Tune": end - last}
+        return died
 
     engine.ray_session, engine.tune_trials = timed_session, timed_trials
     clock.time(engine.Ledger, "read", "reading the ledger")
