@@ -10,11 +10,10 @@ settings.load_profile("histpert")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run beside each other, those of a file stay together, and so do those that name a group.
+    """Where tests run beside each other, those of a file stay together, and so do all that start a Ray.
 
-    Those that start a Ray take longest, and so come first.
+    Heads of Ray on one machine take each other's ports. They take longest, and so come first.
     """
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)

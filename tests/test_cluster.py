@@ -729,7 +729,6 @@ def still_there(pids: list[int]) -> list[int]:
     return alive
 
 
-@pytest.mark.xdist_group("heads")  # which take each other's ports
 @pytest.mark.ray
 class TestOneNode:
     def test_the_study_finds_ray(self, one_node):
@@ -763,7 +762,6 @@ class TestOneNode:
         assert one_node["scontrol"] == ["show hostnames a"]
 
 
-@pytest.mark.xdist_group("heads")  # which take each other's ports
 @pytest.mark.ray
 class TestTwoNodes:
     def test_both_are_in_before_the_study_starts(self, two_nodes):

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("heads")]  # which take each other's ports
+pytestmark = pytest.mark.ray
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
