@@ -677,6 +677,10 @@ class Allocation:
         return [path.name for path in (self.folder / "submit").iterdir()]
 
 
+LONGEST_START_SECONDS = 300
+"""What slurm.sh gives Ray; a study that only starts may miss a signal."""
+
+
 def run_probe(folder: Path, nodes: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None) -> Yaml:
     """What the study saw, and how the job ended."""
     allocation = Allocation(folder, nodes)
@@ -685,8 +689,9 @@ def run_probe(folder: Path, nodes: str, meanwhile: Callable[[subprocess.Popen[st
     process = allocation.start("python", folder / "probe.py", report, seconds)
     try:
         if meanwhile:
-            end = time.monotonic() + 60
-            while not report.exists() and process.poll() is None and time.monotonic() < end:
+            end = time.monotonic() + LONGEST_START_SECONDS
+            while not report.exists() and process.poll() is None:
+                assert time.monotonic() < end, "the study did not start"
                 time.sleep(0.2)
             meanwhile(process)
         output, _ = process.communicate(timeout=90)
