@@ -11,7 +11,7 @@ study: .venv/study  ## Run the bin sweep on the simulated screen, from set-up to
 	$(BIN)/python studies/bin_sweep.py
 
 test: .venv/dev  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: .venv/dev  ## Run the tests that kill many processes
 	$(BIN)/python -m pytest -m chaos
