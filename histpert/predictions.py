@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from histpert.densities import Density
 from histpert.moments import Moments, histogram_mean, histogram_moments
 
-__all__ = ["Prediction", "predicted_histograms", "predicted_means"]
+__all__ = ["Prediction", "predicted_densities", "predicted_histograms", "predicted_means"]
 
 
 class Prediction(NamedTuple):
@@ -20,11 +21,13 @@ class Prediction(NamedTuple):
         moments: Their statistics; all but the mean are NaN for a method that predicts means.
         control_mean: Mean of the method's own view of control: predicted shifts are from there.
         masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
+        density: What the masses are of; None for a method whose prediction is uniform inside each bin, or is a mean.
     """
 
     moments: Moments
     control_mean: Float[Tensor, "gene"]
     masses: Float[Tensor, "perturbation gene bin"] | None
+    density: Density | None = None
 
 
 def predicted_histograms(
@@ -43,6 +46,18 @@ def predicted_histograms(
     """
     masses, lower, width = masses.double(), lower.double(), width.double()
     return Prediction(histogram_moments(masses, lower, width), histogram_mean(control.double(), lower, width), masses)
+
+
+def predicted_densities(density: Density, control_mean: Float[Tensor, "gene"], n_bins: int) -> Prediction:
+    """Densities: their likelihood and statistics are exact; other scores take them as uniform inside each bin.
+
+    Args:
+        density: Predicted densities.
+        control_mean: Mean of the control cells, which a density of best likelihood has as well.
+        n_bins: Bins of their range.
+    """
+    density = density.double()
+    return Prediction(density.moments(), control_mean.double(), density.masses(n_bins), density)
 
 
 def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:

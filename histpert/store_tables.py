@@ -23,6 +23,7 @@ HOLDS = {
     "ranges": "the ranges that genes are counted on: over all cells, and in each fold's training",
     "reference": "cells per bin of the reference that CRPS is taken from: per perturbation and gene",
     "counts": "cells per bin: per perturbation and range",
+    "apart": "cells near zero and beyond a range of training, one by one: per perturbation",
     "replicates": "bootstrap replicates of the sums of powers: per perturbation and gene",
 }
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from histpert.cell_sums import CellSums
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts
 from histpert.metrics import HeldOut
@@ -34,16 +35,18 @@ def training_targets(
         embeddings: Embeddings of all perturbations of the screen.
         device: Where to train.
     """
-    groups = counts.training + 1
+    groups, control, one = counts.training + 1, np.array([0]), torch.tensor([0], device=device)
     return TrainingSet(
         embeddings=torch.from_numpy(embeddings[counts.training]).to(device),
         masses=CountedMasses(counts, moments.n_cells, device),
         means=CellMeans(counts, moments, device),
         n_cells=_on(device, moments.n_cells[groups], torch.float32),
+        cells=lambda: CellSums(groups, moments, counts.apart(), counts.edges, device, torch.float32),
         control=_masses(counts.control_counts, torch.float32, device),
         control_mean=_on(device, moments.power_sums[0][0] / moments.n_cells[0], torch.float32),
         lower=_on(device, counts.edges.lower, torch.float32),
         width=_on(device, counts.edges.width, torch.float32),
+        control_cells=lambda: CellSums(control, moments, counts.apart(), counts.edges, device, torch.float32)[one],
     )
 
 
@@ -125,6 +128,7 @@ def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.de
         torch.from_numpy(counts.edges.width),
         counts.edges.n_bins,
     )
+    every = torch.arange(len(groups), device=device)
     return HeldOut(
         masses=_masses(counts.held_out_counts, torch.float64, device),
         moments=Moments(*(values.to(device) for values in observed)),
@@ -134,6 +138,7 @@ def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.de
         width=_on(device, counts.edges.width),
         positions=CellPositions(*(values.to(device) for values in positions)),
         constant=torch.from_numpy(counts.edges.constant).to(device),
+        cells=lambda: CellSums(groups, moments, counts.apart(), counts.edges, device, torch.float64)[every],
     )
 
 

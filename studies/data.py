@@ -54,7 +54,11 @@ class StudyData:
 
 
 def prepare(
-    options: StudyOptions, bin_counts: Sequence[int], kept: Collection[str] | None = None, n_folds: int | None = None
+    options: StudyOptions,
+    bin_counts: Sequence[int],
+    kept: Collection[str] | None = None,
+    n_folds: int | None = None,
+    apart: Sequence[int] = (),
 ) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
@@ -63,6 +67,7 @@ def prepare(
         bin_counts: Bin counts that the store must have.
         kept: Perturbations to take, as if the screen had no others; all that have an embedding by default.
         n_folds: Other than `--folds`.
+        apart: Bin counts at which the store must have cells one by one, as TG and ZITG need them.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
@@ -73,7 +78,7 @@ def prepare(
             for note in notes:
                 print(f"  {note}", flush=True)
         folds = assign_folds(screen.perturbations, n_folds or options.folds, options.model.seed)
-        store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
+        store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache, apart=apart)
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
         screen=screen.name,

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from histpert.errors import InputError
+from histpert.histograms.cells_apart import apart_file
 from histpert.histograms.folders import Folder, LocalFolder, folder_at
 from histpert.histograms.remote import Cache, RemoteFolder
 from histpert.histograms.store import FORMAT, HistogramStore, counts_file, read_manifest, replicates_file, sealed
@@ -34,6 +35,7 @@ def open_or_build(
     progress: Progress = silent,
     cache: Cache | None = None,
     n_replicates: int = 0,
+    apart: Iterable[int] = (),
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
@@ -48,6 +50,7 @@ def open_or_build(
         progress: Told what goes on, from any thread, one call at a time.
         cache: Where files on object storage are kept on this node.
         n_replicates: Bootstrap replicates of the moments that the store must have, for estimates of noise.
+        apart: Bin counts at which it must have the cells that likelihoods of densities need one by one.
 
     Raises:
         InputError: The folder cannot be written.
@@ -57,7 +60,7 @@ def open_or_build(
     identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
     folder = folder_at(root, cache) / f"{screen.name}-{identity}"
     path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
-    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates)
+    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates, tuple(sorted(set(apart))))
     if not any(wanted.lacking(folder)):
         if isinstance(folder, LocalFolder):
             with suppress(OSError):  # one may read what one may not write
@@ -90,6 +93,7 @@ class _Wanted(NamedTuple):
 
     bin_counts: tuple[int, ...]
     n_replicates: int
+    apart: tuple[int, ...]
 
     def lacking(self, folder: Folder) -> _Wanted:
         """What of it is not there."""
@@ -97,6 +101,7 @@ class _Wanted(NamedTuple):
         return _Wanted(
             tuple(n_bins for n_bins in self.bin_counts if counts_file(n_bins) not in files),
             0 if replicates_file(self.n_replicates) in files else self.n_replicates,
+            tuple(n_bins for n_bins in self.apart if apart_file(n_bins) not in files),
         )
 
 
@@ -166,6 +171,7 @@ def _build(
     ranges = writer.write_moments() if is_new else HistogramStore(folder).ranges
     made = ["moments.arrow", "ranges.arrow"] if is_new else []
     made += writer.write_counts(ranges, lacking.bin_counts, with_reference=is_new)
+    made += writer.write_apart(ranges, lacking.apart)
     if lacking.n_replicates:
         made += [writer.write_replicates(lacking.n_replicates)]
     return writer.checksums(made)

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int
 
+from histpert.histograms.cells_apart import limits
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import bin_edges
 from histpert.histograms.ranges import NO_FOLD, Ranges
-from histpert.histograms.store import MOMENTS, POWER_SUMS, array_of, moments_of
+from histpert.histograms.store import MOMENTS, POWER_SUMS, apart_of, array_of, moments_of
 
 __all__ = ["Content"]
 
@@ -84,6 +85,8 @@ class Content:
             self._of_moments(table, failures)
         elif name.startswith("replicates"):
             self._of_replicates(table, failures)
+        elif name.startswith("apart"):
+            self._of_apart(name, table, failures)
         else:
             self._of_counts(name, table, failures)
         yield from failures.lines()
@@ -137,6 +140,30 @@ class Content:
                 slack = ROUNDING * n_cells * np.maximum(np.abs(low), np.abs(high))
                 beyond = ((s1 < n_cells * low - slack) | (s1 > n_cells * high + slack)) & (n_cells > 0)
                 failures.note("a mean is not from minimum to maximum", beyond, rows.start, gene)
+
+    def _of_apart(self, name: str, table: pa.Table, failures: _Failures) -> None:
+        """They are near zero or beyond a range, as many as have a value there, and of the genes there are."""
+        first, gene, value = apart_of(table)
+        row, shape = np.repeat(np.arange(len(self._groups)), np.diff(first)), (len(self._groups), len(self._genes))
+        if not 0 <= gene.min(initial=0) <= gene.max(initial=0) < len(self._genes):
+            raise ValueError("a gene's number is not one of manifest.json")
+        if not self._tables.keys() >= {"moments.arrow", "ranges.arrow"}:
+            return
+        ranges, moments = _ranges_of(self._tables["ranges.arrow"]), moments_of(self._tables["moments.arrow"])
+        edges = bin_edges(ranges.minimum, ranges.maximum, int(re.sub(r"\D", "", name)))
+        kept = limits(edges, ranges.gene, len(self._genes)).keeps(value, gene)
+        possible = (moments.minimum[row, gene] <= value) & (value <= moments.maximum[row, gene])
+        number = np.zeros(shape, dtype=np.int64)
+        for what, wrong in {
+            "a cell is not to be kept apart": ~kept,
+            "a value is beyond the extremes": ~possible,
+        }.items():
+            number[:] = 0
+            np.add.at(number, (row[wrong], gene[wrong]), 1)
+            failures.note(what, number > 0, 0, np.arange(len(self._genes)))
+        number[:] = 0
+        np.add.at(number, (row, gene), 1)
+        failures.note("more cells than have a value", number > moments.n_detected, 0, np.arange(len(self._genes)))
 
     def _of_counts(self, name: str, table: pa.Table, failures: _Failures) -> None:
         """All cells are in bins; their mean is that of the moments, but for what bins cost; few are beyond a range."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from histpert.errors import InputError
+from histpert.histograms.cells_apart import CellsApart, apart_file
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges, bin_edges
 from histpert.histograms.folders import Folder, LocalFolder
@@ -34,6 +35,7 @@ __all__ = [
     "REFERENCE_BINS",
     "FoldCounts",
     "HistogramStore",
+    "apart_of",
     "counts_file",
     "moments_of",
     "read_manifest",
@@ -70,6 +72,7 @@ class FoldCounts:
         own_outside: Cells beyond it.
         reference: Reads the cells per gene and bin of the reference.
         reference_centers: Centres of the reference's bins; the first is each gene's smallest value over all cells.
+        apart: Reads the cells that are kept one by one at this bin count.
     """
 
     edges: BinEdges
@@ -81,6 +84,7 @@ class FoldCounts:
     own_outside: Int[np.ndarray, "group own"]
     reference: Callable[[], Int[np.ndarray, "group gene reference"]]
     reference_centers: Float[np.ndarray, "gene reference"]
+    apart: Callable[[], CellsApart]
 
     @property
     def control_counts(self) -> Int[np.ndarray, "gene bin"]:
@@ -177,6 +181,7 @@ class HistogramStore:
             own_outside=outside,
             reference=self._reference,
             reference_centers=bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS).centers,
+            apart=partial(self._apart, n_bins),
         )
 
     @cached_property
@@ -189,6 +194,10 @@ class HistogramStore:
     def _reference(self) -> Int[np.ndarray, "group gene bin"]:
         """Counts of all groups on the reference's bins, a view of the mapped file."""
         return array_of(self._table("reference.arrow"), "counts")
+
+    def _apart(self, n_bins: int) -> CellsApart:
+        """Views of the mapped file."""
+        return apart_of(self._table(apart_file(n_bins)))
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""
@@ -239,6 +248,12 @@ def moments_of(table: pa.Table) -> GroupMoments:
     """Views of a table of moments."""
     *power_sums, minimum, maximum, n_detected = (array_of(table, name) for name in MOMENTS)
     return GroupMoments(table["n_cells"].to_numpy(), tuple(power_sums), minimum, maximum, n_detected)
+
+
+def apart_of(table: pa.Table) -> CellsApart:
+    """Views of a table of cells that are kept one by one."""
+    gene, value = (cast("Any", table[name].chunk(0)) for name in ("gene", "value"))
+    return CellsApart(gene.offsets.to_numpy(), gene.values.to_numpy(), value.values.to_numpy())
 
 
 def array_of(table: pa.Table, name: str) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Writing the files of a store: moments, ranges, counts and replicates, each in one pass over groups of cells."""
+"""Writing the files of a store, each in one pass over groups of cells."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from histpert.histograms.bootstrap import Resampling
+from histpert.histograms.cells_apart import apart_file, limits
 from histpert.histograms.counting import Counting, group_moments
 from histpert.histograms.edges import BinEdges, bin_edges
 from histpert.histograms.folders import checksum_of
@@ -72,11 +74,7 @@ class StoreWriter:
             ranges = Ranges.of(moments_of(pa.ipc.open_file(mapped).read_all()), self._folds)
         genes = pa.DictionaryArray.from_arrays(pa.array(ranges.gene, pa.int32()), pa.array(self._screen.genes))
         table = pa.table({**ranges._asdict(), "gene": genes})
-        with (
-            written_atomically(self._path / "ranges.arrow") as beside,
-            pa.ipc.new_file(str(beside), table.schema) as file,
-        ):
-            file.write_table(table)
+        _write(self._path / "ranges.arrow", table)
         return ranges
 
     def write_counts(self, ranges: Ranges, bin_counts: Sequence[int], with_reference: bool) -> list[str]:
@@ -124,6 +122,25 @@ class StoreWriter:
             self._for_each_group("replicates", Resampling(n_replicates), write_sums)
         return name
 
+    def write_apart(self, ranges: Ranges, bin_counts: Sequence[int]) -> list[str]:
+        """Write the cells that are kept one by one; returns the names of the files. They are held in memory first."""
+        n_groups, names = len(self._screen.n_cells), [apart_file(n_bins) for n_bins in bin_counts]
+        for name, n_bins in zip(names, bin_counts, strict=True):
+            edges = bin_edges(ranges.minimum, ranges.maximum, n_bins)
+            kept: list[tuple[np.ndarray, ...]] = [()] * n_groups
+            self._for_each_group("apart", limits(edges, ranges.gene, len(self._screen.genes)), kept.__setitem__)
+            first = pa.array(np.cumsum([0, *(len(gene) for gene, _ in kept)]), pa.int64())
+            genes, values = (pa.array(np.concatenate(arrays)) for arrays in zip(*kept, strict=True))
+            columns = {
+                "gene": pa.LargeListArray.from_arrays(first, genes),
+                "value": pa.LargeListArray.from_arrays(first, values),
+            }
+            table = pa.table(self._labels | columns).replace_schema_metadata(
+                {"histpert": json.dumps({**self._about, "n_bins": n_bins})}
+            )
+            _write(self._path / name, table)
+        return names
+
     def _for_each_group(
         self, stage: str, work: Callable[[sp.csr_matrix], Result], write: Callable[[int, Result], object]
     ) -> None:
@@ -139,6 +156,11 @@ class StoreWriter:
     def checksums(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Of files that are written."""
         return dict(zip(names, in_order(checksum_of, [self._path / name for name in names]), strict=True))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with written_atomically(path) as beside, pa.ipc.new_file(str(beside), table.schema) as file:
+        file.write_table(table)
 
 
 def _moments(cells: sp.csr_matrix) -> dict[str, np.ndarray]:

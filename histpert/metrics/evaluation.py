@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from histpert.cells import Cells
 from histpert.losses import wasserstein1
 from histpert.metrics.distances import CellPositions, continuous_ranked_probability, negative_log_likelihood
 from histpert.metrics.shifts import pearson_over_top_genes, relative_error
@@ -32,6 +33,7 @@ class HeldOut:
         width: Width of each gene's bins.
         positions: Where the cells lie in the bins, finer than the bins tell.
         constant: Genes that do not vary in training.
+        cells: Reads what likelihoods of densities need of the cells.
     """
 
     masses: Float[Tensor, "perturbation gene bin"]
@@ -42,6 +44,7 @@ class HeldOut:
     width: Float[Tensor, "gene"]
     positions: CellPositions
     constant: Bool[Tensor, "gene"]
+    cells: Callable[[], Cells]
 
 
 def evaluate(prediction: Prediction, held_out: HeldOut) -> Mapping[str, Float[np.ndarray, "perturbation"]]:
@@ -71,7 +74,10 @@ def evaluate(prediction: Prediction, held_out: HeldOut) -> Mapping[str, Float[np
         "crps": torch.full_like(shift[:, 0], torch.nan),
     }
     if prediction.masses is not None:
-        likelihood = negative_log_likelihood(prediction.masses, held_out.masses, held_out.width)
+        if prediction.density is None:
+            likelihood = negative_log_likelihood(prediction.masses, held_out.masses, held_out.width)
+        else:
+            likelihood = prediction.density.negative_log_likelihood(held_out.cells())
         values["nll"] = likelihood[:, ~held_out.constant].mean(-1)
         values["w1"] = wasserstein1(prediction.masses, held_out.masses, held_out.width).mean(-1)
         crps = continuous_ranked_probability(prediction.masses, held_out.positions, held_out.width)

@@ -13,6 +13,7 @@ from histpert.models.neighbors import Neighbors
 from histpert.models.pooled_hist import PooledHist
 from histpert.models.pooled_mean import PooledMean
 from histpert.models.regression import GaussianProcess, Ridge
+from histpert.models.truncated import TruncatedGaussian, ZeroInflatedTruncatedGaussian
 from histpert.settings import ModelSettings
 
 __all__ = ["METHODS", "Method", "ModelSettings", "TrainingSet"]
@@ -20,6 +21,8 @@ __all__ = ["METHODS", "Method", "ModelSettings", "TrainingSet"]
 METHODS: Mapping[str, type[Method]] = {
     "Ctrl Hist": ControlHist,
     "Non-Ctrl Hist": PooledHist,
+    "TG": TruncatedGaussian,
+    "ZITG": ZeroInflatedTruncatedGaussian,
     "MLP+Hist": MLPHist,
     "Neighbors Hist": Neighbors,
     "Non-Ctrl Mean": PooledMean,

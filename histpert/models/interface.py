@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from histpert.cells import CellRows, Cells
 from histpert.checkpoints import Checkpoint
 from histpert.predictions import Prediction
 from histpert.settings import ModelSettings
@@ -39,20 +40,24 @@ class TrainingSet:
         masses: Observed bin masses, perturbation x gene x bin.
         means: Mean expression of the cells, perturbation x gene.
         n_cells: Cells of each perturbation.
+        cells: Reads what likelihoods need of the cells of each perturbation.
         control: Bin masses of the control cells, not smoothed.
         control_mean: Mean expression of the control cells.
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
+        control_cells: Reads what likelihoods need of the control cells.
     """
 
     embeddings: Float[Tensor, "perturbation feature"]
     masses: Rows
     means: Rows
     n_cells: Float[Tensor, "perturbation"]
+    cells: Callable[[], CellRows]
     control: Float[Tensor, "gene bin"]
     control_mean: Float[Tensor, "gene"]
     lower: Float[Tensor, "gene"]
     width: Float[Tensor, "gene"]
+    control_cells: Callable[[], Cells]
 
 
 class Method(Protocol):

@@ -30,6 +30,7 @@ with FileLock(sys.argv[1]):
     sys.stdin.read()
 """
 NAMES = [
+    "apart_B8.arrow",
     "counts_B5.arrow",
     "counts_B8.arrow",
     "moments.arrow",
@@ -41,7 +42,9 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return open_or_build(tmp_path_factory.mktemp("made"), make_screen(), FOLDS, [5, 8], n_replicates=3).folder.path
+    return open_or_build(
+        tmp_path_factory.mktemp("made"), make_screen(), FOLDS, [5, 8], n_replicates=3, apart=[8]
+    ).folder.path
 
 
 @pytest.fixture
@@ -225,8 +228,8 @@ def test_show_of_what_is_no_store(store, root, said):
 
 
 def test_verify_of_sound_stores(store, root, said):
-    assert said("verify", root) == (0, [f"{store.name}: ok (6 files)"])
-    assert said("verify", store, root) == (0, [f"{store}: ok (6 files)", f"{store.name}: ok (6 files)"])
+    assert said("verify", root) == (0, [f"{store.name}: ok (7 files)"])
+    assert said("verify", store, root) == (0, [f"{store}: ok (7 files)", f"{store.name}: ok (7 files)"])
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -250,7 +253,7 @@ def test_verify_goes_on_after_a_damaged_store(store, root, said):
     assert lines == [
         "left-0123456789abcdef: unfinished: not verified",
         f"{store.name}: moments.arrow: missing",
-        f"{sound.name}: ok (6 files)",
+        f"{sound.name}: ok (7 files)",
     ]
 
 
@@ -287,6 +290,19 @@ def with_values(column, place, value):
         made = pa.array(array.reshape(-1), values.type)
         for size in reversed(types):
             made = pa.FixedSizeListArray.from_arrays(made, size)
+        return table.set_column(table.schema.get_field_index(column), column, made)
+
+    return change
+
+
+def with_apart(column, place, value):
+    """Sets one value of a column of lists of any length."""
+
+    def change(table):
+        lists = table[column].combine_chunks()
+        values = lists.values.to_numpy(zero_copy_only=False).copy()
+        values[place] = value
+        made = pa.LargeListArray.from_arrays(lists.offsets, pa.array(values, lists.values.type))
         return table.set_column(table.schema.get_field_index(column), column, made)
 
     return change
@@ -335,6 +351,9 @@ UNTRUE = {
     "powers": ("moments.arrow", with_values("sum_2", (3, 1), 1e-3), "no values have these sums of powers: G1 under P2"),
     "extremes": ("moments.arrow", with_values("maximum", (1, 4), 99.0), "ranges.arrow: the ranges are not those"),
     "ranges": ("ranges.arrow", with_values("minimum", 3, 0.25), "the ranges are not those that follow from moments"),
+    "apart": ("apart_B8.arrow", with_apart("value", 0, 0.8), "a cell is not to be kept apart"),
+    "apart of no gene": ("apart_B8.arrow", with_apart("gene", 0, 99), "a gene's number is not one of manifest.json"),
+    "apart beyond": ("apart_B8.arrow", with_apart("value", 0, 1e9), "a value is beyond the extremes"),
     "replicates": ("replicates_R3.arrow", with_values("sum_1", (1, 0, 4), 999.0), "G4 under P0"),
     "drawn nan": ("replicates_R3.arrow", with_values("sum_4", (1, 0, 4), np.nan), "a sum is no number: G4 under P0"),
 }

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
+from histpert.cell_sums import CellSums
 from histpert.errors import InputError
-from histpert.histograms import open_or_build
+from histpert.histograms import BinEdges, group_moments, open_or_build
+from histpert.histograms.cells_apart import CellsApart, limits
 from histpert.losses import wasserstein1
 from histpert.models import METHODS, ModelSettings, TrainingSet
 from histpert.models.mlp_hist import HistogramNetwork
@@ -26,6 +29,25 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def cells_of(masses, lower, width, n_cells=50):
+    """Cells in the centres of bins, a few off them, drawn as the masses say: each row of them a group."""
+    random = np.random.default_rng(0)
+    n_bins = masses.shape[-1]
+    edges = BinEdges(lower.double().numpy(), width.double().numpy(), n_bins, np.zeros(len(lower), dtype=bool))
+    places = (masses.cumsum(-1).numpy()[:, None] < random.random((n_cells, len(lower), 1))).sum(-1).clip(max=n_bins - 1)
+    values = (edges.lower + edges.width * (places + 0.5)).reshape(-1, len(lower))
+    values[random.random(values.shape) < 0.1] = edges.width.min() / 4
+    cells, start = sp.csr_matrix(values.astype(np.float32)), np.arange(len(masses) + 1) * n_cells
+    keep = limits(edges, np.arange(len(lower)), len(lower))
+    kept = [keep(cells[first : first + n_cells]) for first in start[:-1]]
+    apart = CellsApart(
+        np.cumsum([0, *(len(gene) for gene, _ in kept)]),
+        *(np.concatenate(arrays) for arrays in zip(*kept, strict=True)),
+    )
+    moments = group_moments(cells, start)
+    return CellSums(np.arange(len(masses)), moments, apart, edges, torch.device("cpu"), torch.float32)
+
+
 def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
     """Histograms that follow from the embeddings without noise."""
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +56,7 @@ def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
     effect = torch.randn(n_features, n_genes * n_bins, generator=generator) / 2
     masses = ((embeddings @ effect).view(n_perturbations, n_genes, n_bins) + control).softmax(-1)
     width = torch.linspace(0.1, 0.6, n_genes)
-    centres = torch.arange(n_bins) * width[:, None]
+    centres, lower, one = torch.arange(n_bins) * width[:, None], -width / 2, torch.tensor([0])
     return TrainingSet(
         embeddings=embeddings,
         masses=masses,
@@ -42,8 +64,10 @@ def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
         n_cells=torch.full((n_perturbations,), 50.0),
         control=control.softmax(-1),
         control_mean=(control.softmax(-1) * centres).sum(-1),
-        lower=-width / 2,
+        lower=lower,
         width=width,
+        cells=lambda: cells_of(masses, lower, width),
+        control_cells=lambda: cells_of(control.softmax(-1)[None], lower, width)[one],
     )
 
 
@@ -167,13 +191,13 @@ def test_floors_are_the_pooled_and_the_control_cells():
         assert model.n_parameters == 0
 
 
-@pytest.mark.parametrize("method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist"])
+@pytest.mark.parametrize("method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist", "TG", "ZITG"])
 def test_predictions_on_a_screen_are_histograms_without_empty_bins(method, tmp_path):
     simulation = replace(
         PRESETS["easy"], n_perturbations=12, n_genes=20, n_control=60, n_cells=300, min_cells=15, max_cells=25
     )
     screen, embeddings, _ = simulate_screen(0, simulation)
-    store = open_or_build(tmp_path, screen, assign_folds(screen.perturbations, 3, 0), [10])
+    store = open_or_build(tmp_path, screen, assign_folds(screen.perturbations, 3, 0), [10], apart=[10])
     counts, vectors = store.fold(1, 10), embeddings["good"].lookup(screen.perturbations)
     model, _ = fitted(QUICK, training_targets(counts, store.moments, vectors, torch.device("cpu")), method)
     predicted = model.predict(torch.from_numpy(vectors[counts.held_out])).masses

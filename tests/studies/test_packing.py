@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from histpert import targets
 from histpert.losses import composed_loss
 from histpert.models import METHODS, mlp_hist
 from histpert.settings import ModelSettings
@@ -96,6 +97,7 @@ def as_on_a_gpu() -> Iterator[DeviceMemory]:
         patch.setattr(mlp_hist, "weighted_loss", composed_loss)
         for name in ("training_targets", "held_out_targets"):
             patch.setattr(trial, name, memory.sent(getattr(trial, name)))
+        patch.setattr(targets, "CellSums", memory.sent(targets.CellSums))
         with memory:
             yield memory
 
@@ -120,7 +122,8 @@ def plans(tmp_path_factory) -> dict[int, Plan]:
     out = tmp_path_factory.mktemp("out")
 
     def plan(n_folds: int) -> Plan:
-        return Plan("test", prepare(StudyOptions(out=out, folds=n_folds), [5, 35]), n_folds, 1, Path("unused"), 3600.0)
+        data = prepare(StudyOptions(out=out, folds=n_folds), [5, 35], apart=[5])
+        return Plan("test", data, n_folds, 1, Path("unused"), 3600.0)
 
     return {n_folds: plan(n_folds) for n_folds in (2, 30)}
 
