@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test chaos check bench-engine bench-loss bench-reading bench-simulation bench-store clean
+.PHONY: help study test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -20,6 +20,9 @@ check: .venv/dev  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+bench-densities: .venv/study  ## Time and memory of TG and ZITG, beside a likelihood that goes over all cells
+	$(BIN)/python tests/benchmarks/densities.py
 
 bench-engine: .venv/study  ## Time of a study of many short trials, and of two workers beside one
 	$(BIN)/python tests/benchmarks/engine.py

@@ -21,6 +21,9 @@ from histpert.moments import Moments
 __all__ = ["Density", "log_normal_mass"]
 
 LOG_ROOT_2_PI = math.log(2 * math.pi) / 2
+ROOT_HALF = math.sqrt(0.5)
+DEEP = -8.0
+"""Where the tail is so far out that its mass in float32 loses digits; its logarithm costs ten times as much."""
 NARROW = 0.1
 """Width, times 1 and the distance from the mean, below which a normal mass is taken from its expansion."""
 NEGLIGIBLE = 80.0
@@ -164,8 +167,11 @@ class _LogNormalMass(torch.autograd.Function):
         low, high = torch.broadcast_tensors(low, high)
         right = low + high > 0  # the same mass lies mirrored, where it is the difference of small numbers
         near, far = torch.where(right, -low, high), torch.where(right, -high, low)
-        log_near = torch.special.log_ndtr(near)
-        log_mass = log_near + torch.log1p(-(torch.special.log_ndtr(far) - log_near).exp())
+        log_mass = ((torch.erfc(near * -ROOT_HALF) - torch.erfc(far * -ROOT_HALF)) / 2).log()
+        deep = near < DEEP
+        if deep.any():
+            log_near = torch.special.log_ndtr(near[deep])
+            log_mass[deep] = log_near + torch.log1p(-(torch.special.log_ndtr(far[deep]) - log_near).exp())
         width, middle = near - far, (near + far) / 2
         square, small = middle**2, width**2
         series = (square - 1) * small / 24 + (square**2 - 6 * square + 3) * small**2 / 1920
