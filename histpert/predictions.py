@@ -20,11 +20,13 @@ class Prediction(NamedTuple):
         moments: Their statistics; all but the mean are NaN for a method that predicts means.
         control_mean: Mean of the method's own view of control: predicted shifts are from there.
         masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
+        control: The method's own view of control, in the same bins; None for a method that predicts means.
     """
 
     moments: Moments
     control_mean: Float[Tensor, "gene"]
     masses: Float[Tensor, "perturbation gene bin"] | None
+    control: Float[Tensor, "gene bin"] | None
 
 
 def predicted_histograms(
@@ -41,8 +43,9 @@ def predicted_histograms(
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
     """
-    masses, lower, width = masses.double(), lower.double(), width.double()
-    return Prediction(histogram_moments(masses, lower, width), histogram_mean(control.double(), lower, width), masses)
+    masses, control, lower, width = (values.double() for values in (masses, control, lower, width))
+    moments = histogram_moments(masses, lower, width)
+    return Prediction(moments, histogram_mean(control, lower, width), masses, control)
 
 
 def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:
@@ -53,4 +56,4 @@ def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Flo
         control_mean: Mean of the control cells.
     """
     unknown = torch.full_like(means, torch.nan, dtype=torch.float64)
-    return Prediction(Moments(means.double(), unknown, unknown, unknown), control_mean.double(), None)
+    return Prediction(Moments(means.double(), unknown, unknown, unknown), control_mean.double(), None, None)
