@@ -1,4 +1,4 @@
-"""Distances of histograms in numpy: of whole distributions, of their shapes alone, and what sampling makes of them.
+"""Distances of histograms in numpy: what of them the mean does not see, and what sampling makes of them.
 
 Masses are uniform inside each bin. Distances are in log-normalized expression.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["histogram_mean", "sampling_noise", "shape_distance", "wasserstein1"]
+__all__ = ["beyond_mean", "histogram_mean", "sampling_noise", "wasserstein1"]
 
 
 def histogram_mean(masses: np.ndarray, lower: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Means of histograms: masses are ... x gene x bin, `lower` is the left edge of each gene's first bin."""
-    return lower + width * _mean_in_bins(masses)
+    masses = np.asarray(masses, float)
+    return lower + width * (masses @ (np.arange(masses.shape[-1]) + 0.5)) / masses.sum(-1)  # 1 but for rounding
 
 
 def wasserstein1(first: np.ndarray, second: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -24,20 +25,27 @@ def wasserstein1(first: np.ndarray, second: np.ndarray, width: np.ndarray) -> np
         width: Width of each gene's bins.
     """
     gap = np.cumsum(np.asarray(first, float) - second, axis=-1)
-    return width * _area(gap[..., :-1], gap[..., 1:]) + width * np.abs(gap[..., 0]) / 2
+    size, left, right = np.abs(gap), gap[..., :-1], gap[..., 1:]
+    crossing = np.maximum(-left * right, 0) / np.maximum(size[..., :-1] + size[..., 1:], np.finfo(float).tiny)
+    return width * (size.sum(-1) - crossing.sum(-1))
 
 
-def shape_distance(first: np.ndarray, second: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Wasserstein-1 distance of two histograms moved so that their means are the same: how far their shapes differ.
+def beyond_mean(
+    first: np.ndarray, second: np.ndarray, lower: np.ndarray, width: np.ndarray, distance: np.ndarray
+) -> np.ndarray:
+    """What a distance has beyond the difference of the means: 0 where all mass moves one way, else what cancels there.
 
-    Arguments are those of `wasserstein1`. Both distributions are linear between the edges of either: exact.
+    A gene that is seen in more cells, and else alike, moves one way. One that spreads, or whose cells part in two,
+    moves both ways; the mean sees the difference, the distance the sum.
+
+    Args:
+        first: Bin masses, ... x gene x bin.
+        second: Bin masses on the same edges.
+        lower: Left edge of each gene's first bin.
+        width: Width of each gene's bins.
+        distance: `wasserstein1` of the two.
     """
-    first, second = np.broadcast_arrays(np.asarray(first, float), np.asarray(second, float))
-    edges = np.arange(first.shape[-1] + 1)
-    ends = [edges - _mean_in_bins(masses)[..., None] for masses in (first, second)]
-    places = np.sort(np.concatenate(ends, axis=-1), axis=-1)
-    gap = _distribution(first, places - ends[0][..., :1]) - _distribution(second, places - ends[1][..., :1])
-    return width * _area(gap[..., :-1], gap[..., 1:], np.diff(places, axis=-1))
+    return distance - np.abs(histogram_mean(first, lower, width) - histogram_mean(second, lower, width))
 
 
 def sampling_noise(masses: np.ndarray, width: np.ndarray, n_first: np.ndarray, n_second: np.ndarray) -> np.ndarray:
@@ -55,26 +63,3 @@ def sampling_noise(masses: np.ndarray, width: np.ndarray, n_first: np.ndarray, n
     below = np.clip(np.cumsum(np.asarray(masses, float), axis=-1), 0, 1)
     spread = width * np.sqrt(below * (1 - below)).sum(-1)
     return np.sqrt(2 / np.pi * (1 / n_first + 1 / n_second)) * spread
-
-
-def _mean_in_bins(masses: np.ndarray) -> np.ndarray:
-    """Divided by the sum, which is 1 but for rounding of float32."""
-    masses = np.asarray(masses, float)
-    return masses @ (np.arange(masses.shape[-1]) + 0.5) / masses.sum(-1)
-
-
-def _area(left: np.ndarray, right: np.ndarray, length: np.ndarray | float = 1.0) -> np.ndarray:
-    """Area between 0 and a line that goes from left to right, summed: two triangles where it changes its sign."""
-    size = np.abs(left) + np.abs(right)
-    crossing = np.maximum(-left * right, 0) / np.maximum(size, np.finfo(float).tiny)
-    return (length * (size / 2 - crossing)).sum(-1)
-
-
-def _distribution(masses: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Share of each histogram below places, which are counted in bins from its left end."""
-    n_bins = masses.shape[-1]
-    below = np.concatenate([np.zeros_like(masses[..., :1]), np.cumsum(masses, axis=-1)], axis=-1)
-    inside = np.clip(places, 0, n_bins)
-    number = np.minimum(inside.astype(int), n_bins - 1)
-    left, right = (np.take_along_axis(below, number + i, axis=-1) for i in (0, 1))
-    return left + (inside - number) * (right - left)

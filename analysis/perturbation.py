@@ -74,7 +74,7 @@ def response_table(response: Response) -> pd.DataFrame:
             "observed_shift": response.observed_shift,
             "predicted_shift": response.predicted_shift,
             "noise": response.noise,
-            "shape_shift": response.shape_shift,
+            "beyond_mean": response.beyond_mean,
             "observed_mean_shift": saved.observed_mean[number] - saved.control_mean,
             "predicted_mean_shift": saved.predicted_mean[number] - saved.predicted_control_mean,
             **ranks,
@@ -150,6 +150,8 @@ def _genes(response: Response, named: Sequence[str], n_genes: int) -> Mapping[st
     chosen = telling_genes(response, n_genes)
     if len(chosen) < n_genes:
         print(f"{response.perturbation}: {len(chosen)} genes respond above sampling noise; --genes shows others")
+    elif SHAPE not in chosen.values():
+        print(f"{response.perturbation}: no gene changes its shape, and not its mean, above sampling noise")
     return chosen
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.distances import sampling_noise, shape_distance, wasserstein1
+from analysis.distances import beyond_mean, sampling_noise, wasserstein1
 from histpert.errors import InputError
 from histpert.prediction_files import SavedPredictions, read_predictions
 from histpert.results import read_table
@@ -58,9 +58,10 @@ class Response:
         return wasserstein1(self.predicted, predicted_masses(self.saved)[1], self.saved.width)
 
     @cached_property
-    def shape_shift(self) -> np.ndarray:
-        """Distance of its cells from control cells when the means of both are the same."""
-        return shape_distance(self.observed, self.saved.control, self.saved.width)
+    def beyond_mean(self) -> np.ndarray:
+        """What the observed shift has beyond that of the mean."""
+        edges = self.saved.lower, self.saved.width
+        return beyond_mean(self.observed, self.saved.control, *edges, self.observed_shift)
 
     @cached_property
     def noise(self) -> np.ndarray:
@@ -113,6 +114,7 @@ class SavedStudy:
         trials = _named(trials[trials["status"] == "ok"], "method", method, self.folder)
         self.n_bins = int(trials["n_bins"].max()) if n_bins is None else n_bins
         self._trials = _named(trials, "n_bins", self.n_bins, self.folder)
+        self.screen = str(self._trials["screen"].iloc[0])
         if self._trials["fold"].duplicated().any():
             raise InputError(
                 f"{folder} holds several trials of {method} in one fold: give a study of one configuration"

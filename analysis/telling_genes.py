@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.distances import histogram_mean
 from analysis.predicted import Response
 
 __all__ = ["LARGEST_SHIFT", "SHAPE", "rules", "telling_genes"]
@@ -15,17 +14,16 @@ LARGEST_SHIFT = "largest shift"
 """Genes by falling distance from control."""
 
 SHAPE = "shape, not mean"
-"""Genes by falling distance from control once both means are the same, where the mean itself has moved by less than
-`MEAN_SHARE` of that."""
-
-MEAN_SHARE = 0.25
+"""Genes by falling distance from control beyond the shift of the mean, where this is more than half of the distance."""
 
 LEAST_DETECTED = 0.05
 """Both rules leave out genes seen in a smaller share of the perturbed and of the control cells."""
 
-ABOVE_NOISE = 4.0
-"""Both leave out distances below so many times the mean distance of samples of one distribution. Of a gene that is
-mostly zeros, whose distance is about the size of one normal variable, a chance of 0.14% (3.2 standard deviations)."""
+ABOVE_NOISE = {LARGEST_SHIFT: 3.5, SHAPE: 1.5}
+"""They leave out what is below so many times the mean distance of samples of one distribution.
+
+Measured on control cells of Papalexi 2021 (270 genes, 35 bins), drawn again in groups of 188 to 1,056: 99.9% of the
+distances are below 3.4 times that mean, and of what they have beyond the means below 1.4 times."""
 
 
 def rules(response: Response) -> Mapping[str, np.ndarray]:
@@ -33,14 +31,12 @@ def rules(response: Response) -> Mapping[str, np.ndarray]:
     saved = response.saved
     perturbed = np.isin(saved.genes, [response.perturbation, *response.perturbation.split("+")])
     seen = (response.detected >= LEAST_DETECTED) & ~saved.constant & ~perturbed
-    means = (histogram_mean(masses, saved.lower, saved.width) for masses in (response.observed, saved.control))
-    mean_shift = np.abs(next(means) - next(means))
-    shifted = seen & (response.observed_shift > ABOVE_NOISE * response.noise)
-    reshaped = seen & (response.shape_shift > ABOVE_NOISE * response.noise)
-    reshaped &= mean_shift < MEAN_SHARE * response.shape_shift
+    shifted = seen & (response.observed_shift > ABOVE_NOISE[LARGEST_SHIFT] * response.noise)
+    reshaped = seen & (response.beyond_mean > ABOVE_NOISE[SHAPE] * response.noise)
+    reshaped &= response.beyond_mean > response.observed_shift / 2
     return {
         LARGEST_SHIFT: _falling(response.observed_shift, shifted),
-        SHAPE: _falling(response.shape_shift, reshaped),
+        SHAPE: _falling(response.beyond_mean, reshaped),
     }
 
 

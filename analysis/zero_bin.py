@@ -128,21 +128,22 @@ def draw_zero_bin(folder: Path, methods: tuple[str, str], n_bins: int | None, ou
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda beside: genes.to_csv(beside, index=False))
-        figure = _figure(table, genes, methods, studies[methods[0]].n_bins)
+        figure = _figure(table, genes, studies)
         return [*save_figure(figure, out / "figures" / "zero_bin"), path]
     except OSError as error:
         raise InputError(f"cannot write into {out} ({error}): give another folder") from error
 
 
-def _figure(table: pd.DataFrame, genes: pd.DataFrame, methods: tuple[str, str], n_bins: int) -> Figure:
+def _figure(table: pd.DataFrame, genes: pd.DataFrame, studies: Mapping[str, SavedStudy]) -> Figure:
+    (one, study), (other, _) = studies.items()
     folds = table.groupby("fold")[[f"{part}_difference" for part in PARTS]].mean()
     return split_differences(
         genes["zero_mass"].to_numpy(),
         {label: genes[f"{part}_difference"].to_numpy() for part, label in PARTS.items()},
         {label: folds[f"{part}_difference"].to_numpy() for part, label in PARTS.items()},
         x_label="observed mass of the zero bin",
-        y_label=f"NLL of {methods[1]} less {methods[0]} (nats)",
-        title=f"{n_bins} bins, {len(genes):,} genes; below 0: {methods[1]} is better",
+        y_label=f"NLL, {other} less {one} (nats)",
+        title=f"{study.screen}, {study.n_bins} bins, {len(genes):,} genes; below 0: {other} is better",
     )
 
 

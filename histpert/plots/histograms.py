@@ -123,7 +123,8 @@ def _set_heights(axes: Axes, first: np.ndarray, rest: float) -> None:
     there, back = (lambda y: np.interp(y, known, places)), (lambda y: np.interp(y, places, known))
     axes.set_yscale("function", functions=(there, back))
     axes.set_ylim(0, high)
-    ticks = [*_round_ticks(0, top, 3), *_round_ticks(low, high, 2)]
+    above = _round_ticks(low, high, 2)
+    ticks = [*_round_ticks(0.0, top, 3), *above[:: 2 if len(above) > 2 else 1]]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     _mark_break(axes)

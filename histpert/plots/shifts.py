@@ -96,7 +96,7 @@ def _name(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes:
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     inside = axes.get_window_extent()
     taken = [axes.texts[0].get_window_extent().padded(2 * unit)]
-    taken += [_box(dots[gene], (0, 0), (4, 4), unit) for gene in genes]
+    taken += [_box(dots[gene], (0.0, 0.0), (4.0, 4.0), unit) for gene in genes]
     for gene in genes:
         for offset, box in _places(dots[gene], len(names[gene]), unit):
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +44,7 @@ def split_differences(
     """
     n_groups = min(_N_GROUPS, len(x))
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    *panels, bars = figure.subplots(1, len(parts), width_ratios=[*[1.0] * (len(parts) - 1), 0.8])
+    *panels, bars = figure.subplots(1, len(parts), width_ratios=[*[1.0] * (len(parts) - 1), 0.9])
     shown = list(parts)[:-1]
     reach = max(float(np.quantile(np.abs(parts[label]), _MIDDLE)) for label in shown) or 1.0
     for axes, label, color in zip(panels, shown, COLORS, strict=False):
@@ -58,7 +59,7 @@ def split_differences(
     for place, (values, color) in enumerate(zip(totals.values(), [*COLORS[: len(shown)], "0.5"], strict=True)):
         bars.bar(place, values.mean(), color=color, alpha=0.6, width=0.6)
         bars.plot(np.full(len(values), place), values, "o", color="black", markersize=2.2)
-    bars.set_xticks(range(len(totals)), [label.replace(", ", ",\n") for label in totals])
+    bars.set_xticks(range(len(totals)), [fill(label, 10) for label in totals])
     for axes in (*panels, bars):
         axes.axhline(0, color="0.4", linewidth=0.7, zorder=0)
         axes.tick_params(labelsize=TINY)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.distances import histogram_mean, sampling_noise, shape_distance, wasserstein1
+from analysis.distances import beyond_mean, histogram_mean, sampling_noise, wasserstein1
 from histpert.losses import wasserstein1 as distance_of_losses
 
 PER_BIN = 1_000
@@ -17,24 +17,20 @@ def masses(random, *shape):
     return random.dirichlet(np.full(shape[-1], 0.5), shape[:-1])
 
 
-def of_points(first, second, width, *, centred=False):
+def of_points(first, second, width):
     """SciPy's distance between histograms whose bins are cut into many weighted points."""
     points = (np.arange(len(first) * PER_BIN) + 0.5) * width / PER_BIN
-    weights = [np.repeat(row, PER_BIN) for row in (first, second)]
-    places = [points - (np.average(points, weights=weight) if centred else 0) for weight in weights]
-    return scipy.stats.wasserstein_distance(*places, *weights)
+    return scipy.stats.wasserstein_distance(points, points, *(np.repeat(row, PER_BIN) for row in (first, second)))
 
 
 @pytest.mark.parametrize("n_bins", [2, 3, 7, 35])
-@pytest.mark.parametrize(("distance", "centred"), [(wasserstein1, False), (shape_distance, True)])
-def test_distances_agree_with_scipy_on_finely_cut_bins(n_bins, distance, centred):
+def test_distances_agree_with_scipy_on_finely_cut_bins(n_bins):
     random = np.random.default_rng(n_bins)
     first, second = masses(random, 2, 4, n_bins), masses(random, 2, 4, n_bins)
     width = random.uniform(0.1, 0.5, 4)
-    found = distance(first, second, width)
+    found = wasserstein1(first, second, width)
     for i, gene in np.ndindex(2, 4):
-        expected = of_points(first[i, gene], second[i, gene], width[gene], centred=centred)
-        assert found[i, gene] == pytest.approx(expected, abs=2 * width[gene] / PER_BIN)
+        assert found[i, gene] == pytest.approx(of_points(first[i, gene], second[i, gene], width[gene]), abs=1e-5)
 
 
 @given(st.integers(2, 40), st.integers(0, 1000))
@@ -48,30 +44,42 @@ def test_the_distance_is_that_of_the_losses(n_bins, seed):
     np.testing.assert_allclose(wasserstein1(first, second, width), distance_of_losses(*tensors).numpy(), atol=1e-12)
 
 
-@given(st.integers(3, 30), st.integers(0, 1000))
-def test_the_shape_of_a_histogram_that_moves_by_whole_bins_stays(n_bins, seed):
-    random = np.random.default_rng(seed)
-    first = np.concatenate([masses(random, 4, n_bins), np.zeros((4, 3))], axis=-1)
-    moved, width = np.roll(first, 3, axis=-1), np.array([0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose(shape_distance(first, moved, width), 0, atol=1e-12)
-    np.testing.assert_allclose(wasserstein1(first, moved, width), 3 * width)
-    lower = np.zeros(4)
-    np.testing.assert_allclose(histogram_mean(moved, lower, width) - histogram_mean(first, lower, width), 3 * width)
+def measured(first, second):
+    """Distance, and what it has beyond the means, in bins one unit wide."""
+    edges = np.zeros(len(first)), np.ones(len(first))
+    distance = wasserstein1(first, second, edges[1])
+    return distance, beyond_mean(first, second, *edges, distance)
 
 
 @given(st.integers(2, 30), st.integers(0, 1000))
-def test_moving_to_one_mean_changes_a_distance_by_no_more_than_the_means_differ(n_bins, seed):
+def test_mass_that_moves_one_way_has_nothing_beyond_the_mean(n_bins, seed):
     random = np.random.default_rng(seed)
-    first, second, width = masses(random, 6, n_bins), masses(random, 6, n_bins), random.uniform(0.1, 0.5, 6)
-    shift = np.abs(histogram_mean(first, width, width) - histogram_mean(second, width, width))
-    change = np.abs(shape_distance(first, second, width) - wasserstein1(first, second, width))
-    assert (change <= shift + 1e-12).all()
+    first = masses(random, 4, n_bins)
+    up = np.zeros_like(first)
+    for i in range(n_bins):  # a share of each bin moves to some bin at its right
+        share, to = random.random(4), random.integers(i, n_bins)
+        up[:, i] += (1 - share) * first[:, i]
+        up[:, to] += share * first[:, i]
+    distance, beyond = measured(first, up)
+    np.testing.assert_allclose(beyond, 0, atol=1e-12)
+    assert (measured(first, masses(random, 4, n_bins))[1] > -1e-12).all()
+    edges = np.zeros(4), np.ones(4)
+    np.testing.assert_allclose(distance, histogram_mean(up, *edges) - histogram_mean(first, *edges), atol=1e-12)
 
 
-def test_a_spread_that_doubles_about_its_mean_is_a_change_of_shape_alone():
+def test_a_spread_about_the_same_mean_is_all_beyond_it():
     narrow, wide = np.array([[0.0, 0.5, 0.5, 0.0]]), np.array([[0.25, 0.25, 0.25, 0.25]])
-    assert wasserstein1(narrow, wide, np.ones(1)) == pytest.approx(0.5)
-    assert shape_distance(narrow, wide, np.ones(1)) == pytest.approx(0.5)
+    assert measured(narrow, wide) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_what_moves_both_ways_counts_twice():
+    # A fifth of the cells goes up by two bins, a tenth down by two: the distance is 0.6, the means differ by 0.2.
+    before, after = np.array([[0, 0, 1.0, 0, 0]]), np.array([[0.1, 0, 0.7, 0, 0.2]])
+    distance, beyond = measured(before, after)
+    assert distance - beyond == pytest.approx(0.2)
+    # Mass is spread inside its bins, so that the middle one is crossed from both sides: 0.6 less what cancels there.
+    assert distance == pytest.approx(of_points(before[0], after[0], 1.0), abs=1e-5)
+    assert beyond == pytest.approx(distance - 0.2)
 
 
 def test_noise_is_the_mean_distance_of_two_samples_of_one_distribution():
