@@ -61,19 +61,27 @@ def split_likelihood(saved: SavedPredictions, floor: float = MASS_FLOOR) -> Spli
         saved: Of one trial.
         floor: Predicted masses below it are raised to it.
     """
-    counts = np.rint(saved.observed * saved.n_cells[:, None, None].astype(float))
-    observed = counts / counts.sum(-1, keepdims=True)
-    predicted = np.maximum(predicted_masses(saved)[0].astype(float), floor)
-    width = saved.width[:, None]
-    nll = -(observed * np.log(predicted / width)).sum(-1)
-    first, others = observed[..., 0], observed[..., 1:]
-    sum_of_others = predicted[..., 1:].sum(-1, keepdims=True)
-    zero = -first * np.log(predicted[..., 0] / saved.width) - (1 - first) * np.log(sum_of_others[..., 0])
-    rest = -(others * np.log(predicted[..., 1:] / (sum_of_others * width))).sum(-1)
-    has_zeros = zero_bins(saved)
+    of_each = [_split(saved, number, floor) for number in range(len(saved.perturbations))]
+    zero, rest, first = (np.stack(parts) for parts in zip(*of_each, strict=True))
+    nll, has_zeros = zero + rest, zero_bins(saved)
     return SplitLikelihood(
-        np.where(has_zeros, zero, 0.0), np.where(has_zeros, rest, nll), nll, np.where(has_zeros, first, 0.0)
+        zero=np.where(has_zeros, zero, 0.0),
+        rest=np.where(has_zeros, rest, nll),
+        nll=nll,
+        zero_mass=np.where(has_zeros, first, 0.0),
     )
+
+
+def _split(saved: SavedPredictions, number: int, floor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both parts and the mass of the first bin, gene by gene; one perturbation at a time, for they are many."""
+    counts = np.rint(saved.observed[number].astype(float) * saved.n_cells[number])
+    observed = counts / counts.sum(-1, keepdims=True)
+    predicted = np.maximum(predicted_masses(saved)[0][number].astype(float), floor)
+    first, others = observed[:, 0], observed[:, 1:]
+    sum_of_others = predicted[:, 1:].sum(-1)
+    zero = -first * np.log(predicted[:, 0] / saved.width) - (1 - first) * np.log(sum_of_others)
+    rest = -(others * np.log(predicted[:, 1:] / (sum_of_others * saved.width)[:, None])).sum(-1)
+    return zero, rest, first
 
 
 def zero_bin_table(studies: Mapping[str, SavedStudy]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ class Prediction(NamedTuple):
     moments: Moments
     control_mean: Float[Tensor, "gene"]
     masses: Float[Tensor, "perturbation gene bin"] | None
-    control: Float[Tensor, "gene bin"] | None
+    control: Float[Tensor, "gene bin"] | None = None
 
 
 def predicted_histograms(
@@ -56,4 +56,4 @@ def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Flo
         control_mean: Mean of the control cells.
     """
     unknown = torch.full_like(means, torch.nan, dtype=torch.float64)
-    return Prediction(Moments(means.double(), unknown, unknown, unknown), control_mean.double(), None, None)
+    return Prediction(Moments(means.double(), unknown, unknown, unknown), control_mean.double(), None)
