@@ -21,12 +21,14 @@ class Prediction(NamedTuple):
         moments: Their statistics; all but the mean are NaN for a method that predicts means.
         control_mean: Mean of the method's own view of control: predicted shifts are from there.
         masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
+        control: The method's own view of control, in the same bins; None for a method that has none.
         density: What the masses are of; None for a method whose prediction is uniform inside each bin, or is a mean.
     """
 
     moments: Moments
     control_mean: Float[Tensor, "gene"]
     masses: Float[Tensor, "perturbation gene bin"] | None
+    control: Float[Tensor, "gene bin"] | None = None
     density: Density | None = None
 
 
@@ -44,8 +46,9 @@ def predicted_histograms(
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
     """
-    masses, lower, width = masses.double(), lower.double(), width.double()
-    return Prediction(histogram_moments(masses, lower, width), histogram_mean(control.double(), lower, width), masses)
+    masses, control, lower, width = (values.double() for values in (masses, control, lower, width))
+    moments = histogram_moments(masses, lower, width)
+    return Prediction(moments, histogram_mean(control, lower, width), masses, control)
 
 
 def predicted_densities(density: Density, control_mean: Float[Tensor, "gene"], n_bins: int) -> Prediction:
@@ -57,7 +60,7 @@ def predicted_densities(density: Density, control_mean: Float[Tensor, "gene"], n
         n_bins: Bins of their range.
     """
     density = density.double()
-    return Prediction(density.moments(), control_mean.double(), density.masses(n_bins), density)
+    return Prediction(density.moments(), control_mean.double(), density.masses(n_bins), density=density)
 
 
 def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:

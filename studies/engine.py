@@ -16,7 +16,7 @@ from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.data import StudyData
-from studies.ledger import Entry, Ledger, is_done
+from studies.ledger import Entry, Ledger
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
 from studies.provenance import provenance
@@ -66,7 +66,8 @@ class Study:
 def plan_of(name: str, options: StudyOptions, data: StudyData) -> Plan:
     """What the trials of a study share."""
     folder = options.out / name
-    return Plan(name, data, options.folds, options.threads_per_trial, folder, options.checkpoint_seconds)
+    how = options.threads_per_trial, folder, options.checkpoint_seconds, options.save_predictions
+    return Plan(name, data, options.folds, *how)
 
 
 def run_study(
@@ -125,8 +126,8 @@ def _run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence
     plan = plan_of(name, options, data)
     ledger = Ledger(plan.ledger)
     found = {job: ledger.read(plan.trial_id(job)) for job in jobs}
-    done = [entry for entry in found.values() if is_done(entry)]
-    missing = [job for job, entry in found.items() if not is_done(entry)]
+    done = [entry for job, entry in found.items() if plan.is_done(entry, job)]
+    missing = [job for job, entry in found.items() if not plan.is_done(entry, job)]
     n_folds = len({job.fold for job in jobs})
     print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
@@ -144,7 +145,7 @@ def _run_study(name: str, options: StudyOptions, data: StudyData, jobs: Sequence
                 found |= {job: ledger.read(plan.trial_id(job)) for job in again}
     _say_what_is_replaced(folder, data)
     _write_results(folder, [entry for entry in found.values() if entry], _record(name, options, data))
-    unfinished = [_reason(job, entry) for job, entry in found.items() if not is_done(entry)]
+    unfinished = [_reason(job, entry) for job, entry in found.items() if not plan.is_done(entry, job)]
     return Study(folder, len(jobs), tuple(unfinished))
 
 
@@ -186,8 +187,8 @@ def _ran_out_of_memory(entry: Entry | None) -> bool:
 
 
 def _reason(job: Job, entry: Entry | None) -> str:
-    error = entry["trial"]["error"] if entry else "stopped before it ended"
-    return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error}"
+    error = entry["trial"].get("error") if entry else None  # none where it ended before, without its predictions
+    return f"{job.method}, {job.n_bins} bins, fold {job.fold}: {error or 'stopped before it ended'}"
 
 
 def _record(name: str, options: StudyOptions, data: StudyData) -> dict[str, Any]:

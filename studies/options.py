@@ -68,6 +68,9 @@ class StudyOptions:
     """The most trials at a time; default: what CPUs and GPUs hold."""
     checkpoint_seconds: float = 60.0
     """Time between the states of a training that are kept, from which it goes on if its process dies."""
+    save_predictions: bool = False
+    """Keep what each trial predicted, and what was observed, in `predictions/`: figures of single perturbations are
+    drawn from it. 99 MB a trial for 120 held-out perturbations of 5,000 genes in 15 bins."""
     smoke: bool = False
     """Run a small shape of the study, to see that everything works."""
 

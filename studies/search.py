@@ -99,7 +99,7 @@ def main(options: Search, before: Mapping[str, Any] | None = None) -> int:
 
 def _search(options: Search, inner: StudyData) -> dict[str, Any]:
     """Try what is left of `--trials`, and return the best configuration."""
-    plan = replace(plan_of(NAME, options, inner), n_folds=options.inner_folds)
+    plan = replace(plan_of(NAME, options, inner), n_folds=options.inner_folds, save_predictions=False)
     jobs_of = ConfigurationJobs(options.model, tuple(range(options.inner_folds)))
     space = search_space(options.bins, options.largest_layer)
     record = SearchRecord(plan, jobs_of, space, options.objectives, options.prune)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate
 from histpert.models import METHODS
+from histpert.prediction_files import SavedPredictions, write_predictions
 from histpert.predictions import predicted_histograms
 from histpert.results import METRICS
 from histpert.settings import ModelSettings
 from histpert.targets import held_out_targets, training_targets
 from studies.data import StudyData
-from studies.ledger import Entry, content_id
+from studies.ledger import Entry, content_id, is_done
+from studies.saving import saved_predictions
 
 __all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "open_store", "run_trial"]
 
@@ -58,6 +60,7 @@ class Plan:
     folder: Path
     """Of the study's results."""
     checkpoint_seconds: float
+    save_predictions: bool = False
 
     @property
     def ledger(self) -> Path:
@@ -67,6 +70,17 @@ class Plan:
     def checkpoint(self, job: Job) -> Checkpoint:
         """Where a trial's training is kept until it has ended."""
         return Checkpoint(self.folder / "checkpoints" / f"{self.trial_id(job)}.pt", self.checkpoint_seconds)
+
+    def predictions_file(self, job: Job) -> Path | None:
+        """Where a trial's predictions are kept; None where that is not asked for, or nothing is predicted."""
+        if not self.save_predictions or job.method == OBSERVED:
+            return None
+        return self.folder / "predictions" / f"{self.trial_id(job)}.arrow"
+
+    def is_done(self, entry: Entry | None, job: Job) -> TypeGuard[Entry]:
+        """Whether a trial has its result, and the file of its predictions where one is asked for."""
+        path = self.predictions_file(job)
+        return is_done(entry) and (path is None or path.exists())
 
     def trial_id(self, job: Job) -> str:
         """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
@@ -106,13 +120,21 @@ def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
         plan: What the trials share.
         job: The configuration and the fold.
         device: Where to train.
+
+    Raises:
+        OSError: The predictions cannot be written.
     """
     torch.set_num_threads(plan.n_threads)
     try:
-        return _fit_and_score(plan, job, device)
+        entry, saved = _fit_and_score(plan, job, device)
     except Exception as error:  # a trial that fails is a row; the others go on
         status = "oom" if _is_out_of_memory(error) else "failed"
         return failed_entry(plan, job, f"{type(error).__name__}: {error}", status)
+    path = plan.predictions_file(job)
+    if path and saved:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_predictions(path, saved)
+    return entry
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -131,7 +153,7 @@ def open_store(folder: Folder) -> HistogramStore:
     return HistogramStore(folder)
 
 
-def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
+def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, SavedPredictions | None]:
     store = open_store(plan.data.store)
     counts = store.fold(job.fold, job.n_bins)
     checkpoint = plan.checkpoint(job)
@@ -162,7 +184,10 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> Entry:
         "n_pearson_undefined": sum(math.isnan(row["pearson_top20"]) for row in rows),
         **{name: _mean(rows, name) for name in ("n_genes_undefined", "out_of_range_fraction", *METRICS)},
     }
-    return {"trial": trial, "perturbations": rows}
+    entry: Entry = {"trial": trial, "perturbations": rows}
+    if not plan.predictions_file(job):
+        return entry, None
+    return entry, saved_predictions(plan.row(job), store, counts, training, held_out, predicted)
 
 
 def _perturbation_rows(

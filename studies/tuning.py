@@ -170,9 +170,9 @@ def _trainable(
     jobs = jobs_of(config)
     for job in jobs:
         entry = ledger.read(plan.trial_id(job))
-        if not is_done(entry):
-            entry = run_trial(plan, job, device)
+        if not plan.is_done(entry, job):
             try:
+                entry = run_trial(plan, job, device)
                 ledger.write(entry)
             except OSError as error:  # no failure of the trial, which would be tried again
                 tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))

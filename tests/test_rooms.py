@@ -14,7 +14,13 @@ import histpert
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("histpert", "studies", "analysis")
-FOR_ANALYSIS = ("histpert.results", "histpert.plots", "histpert.errors", "histpert.command_line")
+FOR_ANALYSIS = (
+    "histpert.results",
+    "histpert.prediction_files",
+    "histpert.plots",
+    "histpert.errors",
+    "histpert.command_line",
+)
 
 
 def files(room: str) -> list[str]:
@@ -98,7 +104,9 @@ def test_there_are_scripts_and_what_they_share():
     assert {is_script(file) for file in files("studies")} == {True, False}
 
 
-@pytest.mark.parametrize("file", ["results.py", "plots.py", "settings.py", "errors.py", "__init__.py"])
+@pytest.mark.parametrize(
+    "file", ["results.py", "prediction_files.py", "plots/__init__.py", "settings.py", "errors.py", "__init__.py"]
+)
 def test_what_needs_no_torch_imports_none(file):
     assert [name for name in imports(f"histpert/{file}") if within(name, "torch")] == []
 
@@ -108,6 +116,7 @@ def test_what_needs_no_torch_imports_none(file):
     [
         ("histpert", ("torch", "ray", "anndata", "scipy", "pandas", "numba", "matplotlib")),
         ("histpert.results", ("torch", "ray", "anndata")),
+        ("histpert.prediction_files", ("torch", "ray", "anndata", "numba", "pandas")),
         ("histpert.plots", ("torch", "ray", "anndata")),
         ("histpert.settings", ("torch", "ray", "anndata")),
         ("histpert.models", ("ray", "anndata", "studies", "analysis")),

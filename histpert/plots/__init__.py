@@ -1,0 +1,24 @@
+"""Figures on plain arrays, with matplotlib's objects only: no global state, no screen, no torch."""
+
+from histpert.plots.comparisons import ComparisonPanel, comparison_panels
+from histpert.plots.curves import Curve, curve_panels
+from histpert.plots.histograms import Histogram, HistogramPanel, histogram_panels
+from histpert.plots.shifts import shift_scatter
+from histpert.plots.splits import split_differences
+from histpert.plots.style import COLORS, MARKERS, CurveStyle, save_figure
+
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "ComparisonPanel",
+    "Curve",
+    "CurveStyle",
+    "Histogram",
+    "HistogramPanel",
+    "comparison_panels",
+    "curve_panels",
+    "histogram_panels",
+    "save_figure",
+    "shift_scatter",
+    "split_differences",
+]
