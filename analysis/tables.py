@@ -19,6 +19,7 @@ __all__ = [
     "PrintedTable",
     "best_of",
     "decimals",
+    "heading_of",
     "in_bold",
     "interval",
     "means",
@@ -54,7 +55,8 @@ SHORT = {
 
 _PACKAGES = r"% needs \usepackage{adjustbox,booktabs,rotating}"
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\u2013": "--"}
-_TEX |= {TIE: r"$^{\dagger}$", "\u2212": "$-$"} | {letter: f"\\{letter}" for letter in "&%$#_{}"}
+_TEX |= {TIE: r"$^{\dagger}$", "\u2212": "$-$", "\u2191": r"$\uparrow$", "\u2193": r"$\downarrow$"}
+_TEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 _TEXT_WIDTH, _LETTER, _GAP = 506, 4, 4  # points: of two columns of text, a digit of scriptsize, a gap between columns
 
 
@@ -96,13 +98,13 @@ class PrintedTable:
         return "\n".join(
             [
                 rf"\begin{{{kind}}}",
-                r"\centering\scriptsize\setlength{\tabcolsep}{2pt}",
+                r"\centering\scriptsize\setlength{\tabcolsep}{2pt}\setlength{\belowcaptionskip}{4pt}",
                 rf"\caption{{{_tex(self.caption)}}}",
                 r"\begin{adjustbox}{max width=\linewidth}",
                 rf"\begin{{tabular}}{{{alignment}}}",
                 r"\toprule",
                 *self._spanning_headings(),
-                *(" & ".join(map(_tex, self.headings)) + r" \\", r"\midrule"),
+                *(" & ".join(map(_heading, self.headings)) + r" \\", r"\midrule"),
                 *lines,
                 *(r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}", rf"\end{{{kind}}}", ""),
             ]
@@ -110,7 +112,8 @@ class PrintedTable:
 
     def _width(self) -> int:
         """About how wide the LaTeX table is, in points."""
-        columns = zip(self.headings, *self.rows, strict=True)
+        headings = [max(_lines(heading), key=len) for heading in self.headings]
+        columns = zip(headings, *self.rows, strict=True)
         letters = [max(len(cell.strip("*").replace(" ± ", "±")) for cell in column) for column in columns]
         return _LETTER * sum(letters) + _GAP * len(letters)
 
@@ -146,6 +149,12 @@ def write_tables(path_without_suffix: Path, numbers: pd.DataFrame, printed: Sequ
     return paths
 
 
+def heading_of(metric: str) -> str:
+    """A metric's short name, with an arrow that says which way is better."""
+    arrow = "\u2191" if METRICS[metric].higher_is_better else "\u2193"
+    return f"{SHORT.get(metric, metric)} {arrow}"
+
+
 def decimals(values: pd.Series) -> int:
     """Digits after the point that show three figures of a typical value, and never fewer than three."""
     size = values.abs()[values != 0].median()
@@ -178,6 +187,16 @@ def best_of(metric: str, values: pd.Series, groups: Sequence[object] | pd.Series
 def in_bold(cells: pd.Series, which: pd.Series) -> pd.Series:
     """The cells, those of `which` in bold."""
     return cells.where(~which, "**" + cells + "**")
+
+
+def _lines(heading: str) -> list[str]:
+    """A metric's name, which is wider than its numbers, in two lines; any other heading in one."""
+    return heading.split(" ", 1) if heading.count(" ") > 1 and heading[-1] in "\u2191\u2193" else [heading]
+
+
+def _heading(text: str) -> str:
+    lines = [_tex(line) for line in _lines(text)]
+    return lines[0] if len(lines) == 1 else rf"\shortstack{{{lines[0]}\\{lines[1]}}}"
 
 
 def _tex(text: str) -> str:
