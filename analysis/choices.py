@@ -36,7 +36,7 @@ _WANTED = (
 )
 _SHOWN = tuple(name for name in _WANTED if name in METRICS)
 _SIDE_BY_SIDE = 5
-_NOTHING = Comparison(*[PairedDifference(np.nan, -np.inf, np.inf, 0)] * 2, np.nan)
+_NOTHING = PairedDifference(np.nan, -np.inf, np.inf, 0)
 _CAPTION = (
     "Runs that differ from the defaults in one choice each. First row of a method: mean ± standard deviation over folds"
     " of the average over held-out perturbations. Other rows: difference to it over the perturbations that both hold"
@@ -114,7 +114,7 @@ def _against_default(rows: pd.DataFrame, default: pd.DataFrame, variant: str) ->
     found: dict[str, float | str] = {}
     for metric in _SHOWN:
         nothing = variant == DEFAULT or (metric == "nll" and not same_bins)
-        pair = _NOTHING if nothing else compared(rows, default, metric)
+        pair = Comparison(_NOTHING, _NOTHING, np.nan) if nothing else compared(rows, default, metric)
         found |= {
             f"{metric}_difference": pair.perturbations.mean,
             **{f"{metric}_low": pair.perturbations.low, f"{metric}_high": pair.perturbations.high},
@@ -145,7 +145,7 @@ def _printed(table: pd.DataFrame, study: Study) -> list[PrintedTable]:
 def _cells(table: pd.DataFrame, metric: str, is_default: pd.Series) -> pd.Series:
     digits = decimals(table[metric])
     bounds = table[[f"{metric}_{name}" for name in ("difference", "low", "high")]].to_numpy(float)
-    differences = pd.Series([interval(*row, digits) for row in bounds], table.index)
+    differences = pd.Series([interval(mean, low, high, digits) for mean, low, high in bounds], table.index)
     differences += table[f"{metric}_verdict"].map(lambda verdict: f" {verdict}" if verdict not in ("", "tie") else "")
     return means(table[metric], table[f"{metric}_sd"], digits).where(is_default, differences)
 

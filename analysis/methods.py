@@ -7,7 +7,7 @@ tried several methods on the same folds.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _subject_of(study: Study) -> str:
     return f"{trials['screen'].iloc[0]} ({', '.join(said)})"
 
 
-def summarize_methods(study: Study, parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def summarize_methods(study: Study, parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row per targets and method, in printing order.
 
     Columns are those of `analysis.averages.over_folds`, and of each cost the mean over folds and its `_sd`:
@@ -109,8 +109,12 @@ def summarize_methods(study: Study, parts: dict[str, pd.DataFrame]) -> pd.DataFr
     trials = study.trials.assign(train_minutes=study.trials["train_seconds"] / 60)
     costs = trials.groupby("method")[_COSTS].agg(["mean", "std"])
     costs.columns = [f"{name}_sd" if kind == "std" else name for name, kind in costs.columns]
-    tables = [over_folds(rows, ["method"]).join(costs).assign(targets=name) for name, rows in parts.items()]
-    table = pd.concat([part.sort_index(key=lambda names: names.map(method_rank)) for part in tables]).reset_index()
+    order = sorted(costs.index, key=method_rank)
+    tables = []
+    for targets, rows in parts.items():
+        part = over_folds(rows, ["method"]).join(costs)
+        tables.append(part.loc[[method for method in order if method in part.index]].assign(targets=targets))
+    table = pd.concat(tables).reset_index()
     return table[["targets", "method", *(name for name in table if name not in ("targets", "method"))]]
 
 

@@ -19,7 +19,9 @@ from histpert.results import METRICS
 __all__ = ["calibration_figure", "methods_figure"]
 
 _PANELS = ("rmae_mean", "rmae_var", "rmae_skew", "rmae_kurt", "nll", "crps", "pearson_top20", "pds")
-_LINES = dict(zip((*FLOORS, OBSERVED, CEILING), ("--", "-.", (0, (6, 1, 1, 1)), ":", "-"), strict=True))
+_LINES: dict[str, str | tuple[int, tuple[int, ...]]] = dict(
+    zip((*FLOORS, OBSERVED, CEILING), ("--", "-.", (0, (6, 1, 1, 1)), ":", "-"), strict=True)
+)
 _COLOR = {"floor": "#777777", "method": "#333333", "reference": COLORS[2]}
 _LOOKS = [(color, marker) for color, marker in zip(COLORS, MARKERS, strict=True) if color not in (COLORS[0], COLORS[2])]
 _COVERAGE = {name: int(share[1]) / 100 for name in METRICS if (share := re.fullmatch(r"coverage(\d+)", name))}

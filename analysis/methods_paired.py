@@ -51,7 +51,7 @@ def paired_comparisons(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _on_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    by_method = dict(list(rows.groupby("method")))
+    by_method = {str(method): part for method, part in rows.groupby("method")}
     found = []
     for method in sorted(by_method.keys() - {SUBJECT}, key=method_rank):
         pair = compared(by_method[method], by_method[SUBJECT], metric)
@@ -86,7 +86,7 @@ def printed_comparisons(pairs: pd.DataFrame, apart: Sequence[str], note: str) ->
 
 def _verdicts(part: pd.DataFrame, caption: str) -> PrintedTable:
     cells = part.pivot(index="method", columns="metric", values="verdict").replace("", DASH)
-    cells = cells.sort_index(key=lambda names: names.map(method_rank))[list(part["metric"].unique())]
+    cells = cells.loc[sorted(cells.index, key=method_rank), list(part["metric"].unique())]
     rows = [(label_of(str(method)), *row) for method, row in zip(cells.index, cells.to_numpy(), strict=True)]
     return PrintedTable(("Method", *(heading_of(name) for name in cells.columns)), rows, caption)
 
@@ -95,15 +95,15 @@ def _details(rows: pd.DataFrame, caption: str) -> PrintedTable:
     digits = decimals(rows["difference"])
     cells = [
         (
-            label_of(row.method),
-            interval(row.difference, row.low, row.high, digits),
-            _bounds(row.fold_low, row.fold_high, digits) if row.n_folds > 1 else DASH,
-            _p(row.p),
-            _p(row.p_holm),
-            row.verdict or DASH,
-            str(row.n),
+            label_of(row["method"]),
+            interval(row["difference"], row["low"], row["high"], digits),
+            _bounds(row["fold_low"], row["fold_high"], digits) if row["n_folds"] > 1 else DASH,
+            _p(row["p"]),
+            _p(row["p_holm"]),
+            row["verdict"] or DASH,
+            str(row["n"]),
         )
-        for row in rows.itertuples()
+        for row in rows.to_dict("records")
     ]
     headings = ("Method", "Difference (95%)", "95% over folds", "p", "p (Holm)", "Verdict", "Perturbations")
     return PrintedTable(headings, cells, caption)

@@ -190,7 +190,7 @@ def _ours(name: str, rows: pd.DataFrame) -> tuple[str, str, str, pd.Series]:
 
 def _papers(rows: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.Series]]:
     """The same of each of the paper's columns."""
-    for column in rows:
+    for column in map(str, rows):
         if not column.startswith("published_") or column.endswith("_sd"):
             continue
         place, _, name = column.removeprefix("published_").partition("_")

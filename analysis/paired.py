@@ -75,17 +75,19 @@ def compared(one: pd.DataFrame, other: pd.DataFrame, metric: str) -> Comparison:
     columns = ["perturbation", "fold", metric]
     both = one[columns].merge(other[columns], on="perturbation", suffixes=("", "_other")).dropna()
     values, others = both[metric].to_numpy(float), both[f"{metric}_other"].to_numpy(float)
-    if (both["fold"] == both["fold_other"]).all():
-        fold_means = both.groupby("fold")[[metric, f"{metric}_other"]].mean().to_numpy(float).T
-    else:
-        fold_means = np.full((2, 0), np.nan)
-    return Comparison(paired_difference(values, others), paired_difference(*fold_means), _signed_rank_p(values, others))
+    by_fold = both.groupby("fold")[[metric, f"{metric}_other"]].mean().to_numpy(float)
+    if (both["fold"] != both["fold_other"]).any():
+        by_fold = by_fold[:0]
+    over_folds = paired_difference(by_fold[:, 0], by_fold[:, 1])
+    return Comparison(paired_difference(values, others), over_folds, _signed_rank_p(values, others))
 
 
 def _signed_rank_p(one: np.ndarray, other: np.ndarray) -> float:
     if not len(one):
         return np.nan
-    return float(wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
+    if not (one != other).any():
+        return 1.0
+    return float(wilcoxon(one, other)[1])  # pyright: ignore[reportArgumentType]
 
 
 def holm(p: np.ndarray) -> np.ndarray:

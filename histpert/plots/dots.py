@@ -108,7 +108,7 @@ def _range(means: np.ndarray, panel: DotPanel) -> tuple[float, float]:
     low, high = near.min(), near.max()
     values = np.concatenate([folds[np.isfinite(folds)] for folds in panel.values.values()])
     values = values[(values >= low - reach) & (values <= high + reach)]
-    low, high = min(low, values.min()), max(high, values.max())
+    low, high = min([low, *values]), max([high, *values])
     reach = _FAR / 2 * (high - low)
     lines = [value for value in panel.lines.values() if low - reach <= value <= high + reach]
     low, high = min([low, *lines]), max([high, *lines])
@@ -126,11 +126,5 @@ def _draw_row(axes: Axes, place: int, values: np.ndarray, mean: float, style: Cu
         return
     axes.plot(values, np.full(len(values), place), "o", color=style.color, markersize=2, alpha=0.4, markeredgewidth=0)
     face = "white" if style.thin else style.color
-    axes.plot(
-        *(mean, place, style.marker),
-        color=style.color,
-        markersize=5,
-        markerfacecolor=face,
-        markeredgewidth=0.9,
-        zorder=3,
-    )
+    look = {"markersize": 5, "markerfacecolor": face, "markeredgewidth": 0.9}
+    axes.plot(mean, place, style.marker, color=style.color, zorder=3, **look)

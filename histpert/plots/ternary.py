@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["TernaryPanel", "ternary_panels"]
 
 _CORNERS = np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])  # top, left, right
 _MAP = mpl.colormaps["cividis"].resampled(256)  # even in lightness, and to colour-blind readers
+
+_EDGES: Mapping[str, Any] = {"best": {"linewidth": 1.8}, "ties": {"linewidth": 1.0, "linestyle": (0, (2, 1))}}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ class TernaryPanel:
 
 
 def ternary_panels(
-    panels: Sequence[TernaryPanel], corners: Sequence[str], edges: Mapping[str, str], *, columns: int, title: str = ""
+    panels: Sequence[TernaryPanel],
+    corners: Sequence[str],
+    edges: Mapping[str, str],
+    *,
+    columns: int,
+    title: str = "",
 ) -> Figure:
     """Triangles side by side, each on a scale of its own, the value printed in each hexagon.
 
@@ -62,11 +70,8 @@ def ternary_panels(
         _draw_panel(axes, panel, corners)
     if title:
         figure.suptitle(title, fontsize=SMALL + 1)
-    settings = {"facecolor": "none", "edgecolor": "black", "orientation": 0.0}
-    handles = [
-        RegularPolygon((0, 0), 6, radius=1, label=edges["best"], linewidth=1.8, **settings),
-        RegularPolygon((0, 0), 6, radius=1, label=edges["ties"], linewidth=1.0, linestyle=(0, (2, 1)), **settings),
-    ]
+    look = {"facecolor": "none", "edgecolor": "black"}
+    handles = [RegularPolygon((0, 0), 6, label=edges[kind], **look, **edge) for kind, edge in _EDGES.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False)
     return figure
 
@@ -75,25 +80,19 @@ def _draw_panel(axes: Axes, panel: TernaryPanel, corners: Sequence[str]) -> None
     axes.set_title(panel.title, fontsize=SMALL)
     axes.set_aspect("equal")
     radius = _spacing(panel.weights) / np.sqrt(3)
-    places = panel.weights @ _CORNERS
-    shades = _shades(panel.values, panel.higher_is_better)
-    digits = _digits(panel.values)
-    for place, value, shade, best, tie in zip(places, panel.values, shades, panel.best, panel.ties, strict=True):
-        look = {"linewidth": 1.8} if best else {"linewidth": 1.0, "linestyle": (0, (2, 1))} if tie else {"linewidth": 0}
-        face = "none" if np.isnan(value) else _MAP(shade)
-        inner = 0.93 if best or tie else 0.97  # edges of neighbours stay apart
-        axes.add_patch(
-            RegularPolygon(tuple(place), 6, radius=radius * inner, facecolor=face, edgecolor="black", zorder=2, **look)
-        )
+    shades, digits = _shades(panel.values, panel.higher_is_better), _digits(panel.values)
+    for triple, (x, y) in enumerate(panel.weights @ _CORNERS):
+        edge = "best" if panel.best[triple] else "ties" if panel.ties[triple] else ""
+        inner = radius * (0.93 if edge else 0.97)  # edges of neighbours stay apart
+        value, shade = panel.values[triple], shades[triple]
+        look = {"facecolor": "none" if np.isnan(value) else _MAP(shade), "edgecolor": "black", **_EDGES.get(edge, {})}
+        axes.add_patch(RegularPolygon((x, y), 6, radius=inner, zorder=2, **{"linewidth": 0, **look}))
         text = "\u2013" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "\u2212")
-        axes.text(
-            *place, text, ha="center", va="center", fontsize=5.5, color="black" if shade > 0.45 else "white", zorder=3
-        )
-    gap = radius * 1.15
-    for (x, y), name, (dx, dy), align in zip(
-        _CORNERS, corners, ((0, 1), (0, -1), (0, -1)), ("bottom", "top", "top"), strict=True
-    ):
-        axes.text(x + gap * dx, y + gap * dy, name, ha="center", va=align, fontsize=TINY)
+        ink = "black" if shade > 0.45 else "white"
+        axes.text(x, y, text, ha="center", va="center", fontsize=5.5, color=ink, zorder=3)
+    for (x, y), name, side in zip(_CORNERS, corners, (1, -1, -1), strict=True):
+        above = "bottom" if side > 0 else "top"
+        axes.text(x, y + 1.15 * radius * side, name, ha="center", va=above, fontsize=TINY)
     axes.set_xlim(-radius - 0.02, 1 + radius + 0.02)
     axes.set_ylim(-radius - 0.2, np.sqrt(0.75) + radius + 0.14)
 
