@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis.averages import TARGETS
@@ -52,23 +53,22 @@ def paired_comparisons(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _on_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     by_method = {str(method): part for method, part in rows.groupby("method")}
-    found = []
-    for method in sorted(by_method.keys() - {SUBJECT}, key=method_rank):
-        pair = compared(by_method[method], by_method[SUBJECT], metric)
-        found.append(
-            {
-                "method": method,
-                "kind": kind_of(method),
-                "difference": pair.perturbations.mean,
-                **{"low": pair.perturbations.low, "high": pair.perturbations.high, "n": pair.perturbations.n},
-                **{"fold_low": pair.folds.low, "fold_high": pair.folds.high, "n_folds": pair.folds.n},
-                "p": pair.p,
-                "verdict": pair.verdict(METRICS[metric].higher_is_better),
-            }
-        )
-    table = pd.DataFrame(found)
-    table.insert(len(table.columns) - 1, "p_holm", holm(table["p"].where(table["kind"] != "reference").to_numpy(float)))
-    return table
+    methods = sorted(by_method.keys() - {SUBJECT}, key=method_rank)
+    pairs = [compared(by_method[method], by_method[SUBJECT], metric) for method in methods]
+    is_method = [kind_of(method) != "reference" for method in methods]
+    p = np.array([pair.p for pair in pairs])
+    columns = {
+        "method": methods,
+        "kind": [kind_of(method) for method in methods],
+        "difference": [pair.perturbations.mean for pair in pairs],
+        **{name: [getattr(pair.perturbations, name) for pair in pairs] for name in ("low", "high", "n")},
+        **{f"fold_{name}": [getattr(pair.folds, name) for pair in pairs] for name in ("low", "high")},
+        "n_folds": [pair.folds.n for pair in pairs],
+        "p": p,
+        "p_holm": holm(np.where(is_method, p, np.nan)),
+        "verdict": [pair.verdict(METRICS[metric].higher_is_better) for pair in pairs],
+    }
+    return pd.DataFrame(columns)
 
 
 def printed_comparisons(pairs: pd.DataFrame, apart: Sequence[str], note: str) -> list[PrintedTable]:
