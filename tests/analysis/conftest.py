@@ -92,7 +92,7 @@ class Points(Tables):
         self.rows = [row for row in self.rows if row["trial_id"] not in ids]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def points():
     return Points
 

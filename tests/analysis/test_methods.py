@@ -32,14 +32,31 @@ ORDER = [
 ]
 
 
-@pytest.fixture
-def study(points):
+def study_of(points):
     """Twelve methods; Ctrl Hist has no correlation, the ceiling is undefined for one perturbation."""
     made = points([{"method": method} for method in METHODS])
     for row in made.find(method="Ctrl Hist"):
         row |= {metric: None for metric in METRICS if metric.startswith("pearson")}
     made.find(method="Ceiling", perturbation="G4")[0].update(dict.fromkeys(METRICS))
     return made
+
+
+@pytest.fixture
+def study(points):
+    """To be changed at will."""
+    return study_of(points)
+
+
+@pytest.fixture(scope="module")
+def whole(points, tmp_path_factory):
+    """The study as it is, drawn with two targets apart: its folder, csv files and rows."""
+    folder = tmp_path_factory.mktemp("whole") / "s"
+    return folder, *drawn(study_of(points), folder, ["G1", "G5"])
+
+
+def of_all(csv):
+    """Rows of all targets, without those set apart."""
+    return {name: table[table["targets"] == "all"] for name, table in csv.items()}
 
 
 def drawn(study, folder, apart=()):
@@ -50,8 +67,9 @@ def drawn(study, folder, apart=()):
     return csv, pd.read_parquet(folder / "perturbations.parquet")
 
 
-def test_means_and_deviations_are_over_folds(study, tmp_path):
-    csv, rows = drawn(study, tmp_path / "s")
+def test_means_and_deviations_are_over_folds(whole):
+    _, csv, rows = whole
+    csv = of_all(csv)
     for name in ("methods_distributions", "methods_means"):
         table = csv[name].set_index("method")
         for method in set(table.index) & set(METHODS):
@@ -61,8 +79,9 @@ def test_means_and_deviations_are_over_folds(study, tmp_path):
                 assert table.loc[method, f"{metric}_sd"] == pytest.approx(folds.std(), nan_ok=True)
 
 
-def test_rows_are_the_papers_then_ours_in_one_order(study, tmp_path):
-    csv, _ = drawn(study, tmp_path / "s")
+def test_rows_are_the_papers_then_ours_in_one_order(whole):
+    _, csv, _ = whole
+    csv = of_all(csv)
     assert csv["methods_means"]["method"].tolist() == ORDER
     assert csv["methods_means"]["kind"].tolist() == ["floor"] * 3 + ["method"] * 9 + ["reference"] * 2
     of_distributions = [name for name in ORDER if not name.endswith("Mean") and name not in ("GEARS", "GP", "Ridge")]
@@ -71,13 +90,14 @@ def test_rows_are_the_papers_then_ours_in_one_order(study, tmp_path):
     assert method_rank("ZITG") < method_rank("a method of tomorrow") < method_rank("MLP+Hist")
 
 
-def test_what_was_not_run_is_an_empty_row_beside_the_papers(study, tmp_path):
-    csv, _ = drawn(study, tmp_path / "s")
+def test_what_was_not_run_is_an_empty_row_beside_the_papers(whole):
+    folder, csv, _ = whole
+    csv = of_all(csv)
     gears = csv["methods_means"].set_index("method").loc["GEARS"]
     assert gears["n_folds"] == 0
     assert np.isnan(gears["pearson_top20"])
     assert (gears["published_K562_pearson_top20"], gears["published_RPE1_rmae_mean"]) == (0.472, 0.955)
-    lines = (tmp_path / "s" / "tables" / "methods_means.md").read_text().splitlines()
+    lines = (folder / "tables" / "methods_means.md").read_text().splitlines()
     header = next(line for line in lines if line.startswith("| Method"))
     row = next(line for line in lines if line.startswith("| GEARS")).strip("| ").split(" | ")
     assert row[1] == "\u2013"
@@ -86,15 +106,15 @@ def test_what_was_not_run_is_an_empty_row_beside_the_papers(study, tmp_path):
     assert (subject["published_K562_n_parameters"], subject["published_RPE1_train_minutes"]) == (80552696, 14.93)
 
 
-def test_costs_are_per_fold(study, tmp_path):
-    csv, _ = drawn(study, tmp_path / "s", ["G1"])
+def test_costs_are_per_fold(whole):
+    _, csv, _ = whole
     costs = csv["methods_resources"].set_index("method")
     assert set(costs["targets"]) == {"all"}
     row = costs.loc["TG"]
     minutes = np.array([60, 66, 72, 78]) / 60
     assert (row["train_minutes"], row["train_minutes_sd"]) == pytest.approx((minutes.mean(), minutes.std(ddof=1)))
     assert (row["peak_memory_mb"], row["n_parameters"]) == (1001.5, 12345)
-    assert csv["methods_distributions"].set_index("method").loc["Observed Hist", "train_minutes"].isna().all()
+    assert of_all(csv)["methods_distributions"].set_index("method").loc[["Observed Hist"], "train_minutes"].isna().all()
 
 
 def test_all_methods_share_perturbations_and_the_ceiling_has_no_say(study, tmp_path):
@@ -139,19 +159,19 @@ def test_every_comparison_is_that_of_scipy(study, tmp_path):
     assert pd.isna(crps["GP"])
 
 
-def test_targets_set_apart_are_in_every_table_and_figure(study, tmp_path):
-    csv, rows = drawn(study, tmp_path / "s", ["G1", "G5"])
+def test_targets_set_apart_are_in_every_table_and_figure(whole):
+    folder, csv, rows = whole
     apart = rows[rows["perturbation"].isin(["G1", "G5"]) & (rows["method"] == "ZITG")]
     rest = rows[~rows["perturbation"].isin(["G1", "G5"]) & (rows["method"] == "ZITG")]
     table = csv["methods_distributions"].set_index(["targets", "method"])
     assert table.loc[("apart", "ZITG"), "crps"] == pytest.approx(apart.groupby("fold")["crps"].mean().mean())
     assert table.loc[("rest", "ZITG"), "crps"] == pytest.approx(rest.groupby("fold")["crps"].mean().mean())
     assert set(csv["methods_paired"]["targets"]) == {"all", "apart", "rest"}
-    assert {path.stem for path in (tmp_path / "s" / "figures").glob("methods*.png")} == {
+    assert {path.stem for path in (folder / "figures").glob("methods*.png")} == {
         *("methods", "methods_apart", "methods_rest"),
     }
     for name in ("methods_means", "methods_paired"):
-        assert "the targets set apart (G1, G5)" in (tmp_path / "s" / "tables" / f"{name}.md").read_text()
+        assert "the targets set apart (G1, G5)" in (folder / "tables" / f"{name}.md").read_text()
 
 
 def test_the_figure_has_each_fold_and_the_mean(study, tmp_path):
@@ -217,9 +237,9 @@ def test_coverage_is_drawn_against_its_nominal_share(monkeypatch):
     assert calibration_figure(folds, "all") is None
 
 
-def test_latex_has_as_many_cells_as_columns(study, tmp_path):
-    drawn(study, tmp_path / "s", ["G1"])
-    for path in (tmp_path / "s" / "tables").glob("*.tex"):
+def test_latex_has_as_many_cells_as_columns(whole):
+    folder, *_ = whole
+    for path in (folder / "tables").glob("*.tex"):
         for table in re.findall(r"\\begin{tabular}{(\w+)}(.*?)\\end{tabular}", path.read_text(), re.DOTALL):
             columns, body = table
             for row in (line for line in body.splitlines() if line.endswith(r"\\")):
