@@ -16,8 +16,10 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis.summary import OBSERVED, read_sweeps, summarize
-from analysis.tables import TARGETS, left_out, write_tables
+from analysis.averages import OBSERVED, TARGETS
+from analysis.reading import Study, left_out
+from analysis.summary import read_sweeps, summarize
+from analysis.tables import SHORT, PrintedTable, best_of, in_bold, means, write_tables
 from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import COLORS, MARKERS, Curve, CurveStyle, curve_panels, save_figure
@@ -31,6 +33,7 @@ FIGURES = {
 }
 """File name of each figure, and the metrics in its panels."""
 
+_PRINTED = ("nll", *(metric for metrics in FIGURES.values() for metric in metrics))
 _SUBJECT = "MLP+Hist"
 _REFERENCES = {"Ctrl Hist": "--", "Non-Ctrl Hist": "-.", OBSERVED: ":"}
 _OTHER_LINES = ((0, (4, 1)), (0, (1, 1)), (0, (6, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)))
@@ -55,7 +58,11 @@ def draw_resolution(folders: Sequence[Path], out: Path, apart: Sequence[str] = (
     out = Path(out).resolve()
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)
-        paths = [*_write_figures(table, out / "figures"), *write_tables(table, sweep, apart, out / "tables")]
+        printed = _printed(table, sweep, apart)
+        paths = [
+            *_write_figures(table, out / "figures"),
+            *write_tables(out / "tables" / "resolution", table, printed),
+        ]
     except OSError as error:
         raise InputError(f"cannot write into {out} ({error}): give another folder") from error
     if sweep.n_left_out:
@@ -79,6 +86,31 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["screen", "targets", "n_bins", "method"]
     return table.sort_values(
         keys, key=lambda column: column.map(rank.get(str(column.name), lambda n: n)), ignore_index=True
+    )
+
+
+def _printed(table: pd.DataFrame, sweep: Study, apart: Sequence[str]) -> list[PrintedTable]:
+    """A table per screen and targets, in bold the best predictive method of each number of bins."""
+    tables = []
+    for (screen, targets), part in table.groupby(["screen", "targets"], sort=False):
+        columns = [part["n_bins"].astype(str), part["method"]]
+        for metric in _PRINTED:
+            best = best_of(metric, part[metric].where(part["method"] != OBSERVED), part["n_bins"])
+            columns.append(in_bold(means(part[metric], part[f"{metric}_sd"]), best))
+        rows = list(zip(*columns, strict=True))
+        headings = ("Bins", "Method", *(SHORT[metric] for metric in _PRINTED))
+        tables.append(PrintedTable(headings, rows, _caption(str(screen), str(targets), sweep, apart), n_labels=2))
+    return tables
+
+
+def _caption(screen: str, targets: str, sweep: Study, apart: Sequence[str]) -> str:
+    named = f" ({', '.join(apart)})" if targets == "apart" else ""
+    failed = f" {left_out(sweep)}" if sweep.n_left_out else ""
+    return (
+        f"{screen}, {TARGETS[targets]}{named}: mean ± standard deviation over folds of the average over held-out"
+        " perturbations. Bold: the best method with this number of bins. Observed Hist is not a method but the observed"
+        " cells, binned: what binning alone costs; resolution.csv has the excess over it. NLL depends on the number of"
+        f" bins and must not be compared across numbers of bins.{failed}"
     )
 
 

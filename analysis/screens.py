@@ -15,7 +15,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from analysis.tables import BOOKTABS, latex_table, markdown_table, write_texts
+from analysis.tables import PrintedTable, write_tables
 from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
@@ -65,11 +65,9 @@ def draw_comparison(folder: Path) -> list[Path]:
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         table = comparison_table(tables, screens)
-        rows = _printed(table, screens)
-        csv, tex = table.to_csv(index=False), f"{BOOKTABS}\n{latex_table(rows, _CAPTION)}"
         return [
             *save_figure(comparison_figure(tables, screens), folder / "figures" / "screens"),
-            *write_texts(folder / "tables" / "screens", csv, markdown_table(rows, _CAPTION), tex),
+            *write_tables(folder / "tables" / "screens", table, [_printed(table, screens)]),
         ]
     except OSError as error:
         raise InputError(f"cannot write into {folder} ({error}): give another folder") from error
@@ -106,14 +104,14 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(gaps[0] - gaps[1]).max())
 
 
-def _printed(table: pd.DataFrame, screens: Sequence[str]) -> list[tuple[str, ...]]:
-    rows = [("Statistic", *screens, "Distance")]
+def _printed(table: pd.DataFrame, screens: Sequence[str]) -> PrintedTable:
+    rows = []
     for row in table.to_dict("records"):
         cells = [
             f"{row[f'q50_{place}']:.3g} ({row[f'q05_{place}']:.3g} to {row[f'q95_{place}']:.3g})" for place in (1, 2)
         ]
         rows.append((str(row["statistic"]), *cells, f"{row['distance']:.2f}"))
-    return rows
+    return PrintedTable(("Statistic", *screens, "Distance"), rows, _CAPTION)
 
 
 def comparison_figure(tables: dict[str, pd.DataFrame], screens: Sequence[str]) -> Figure:

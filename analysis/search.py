@@ -17,7 +17,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.paired import PairedDifference, paired_difference
-from analysis.tables import BOOKTABS, latex_table, markdown_table, write_texts
+from analysis.tables import DASH, PrintedTable, interval, write_tables
 from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
@@ -60,16 +60,11 @@ def draw_search(folder: Path) -> list[Path]:
         InputError: The folder holds no search, or cannot be written.
     """
     search = _read(folder)
-    rows, caption = _table(search)
-    csv = pd.DataFrame(rows[1:], columns=pd.Index(rows[0])).to_csv(index=False)
+    table = _table(search)
+    numbers = pd.DataFrame(table.rows, columns=pd.Index(table.headings))
     try:
         (folder / "tables").mkdir(exist_ok=True)
-        tables = write_texts(
-            folder / "tables" / "search",
-            csv,
-            markdown_table(rows, caption),
-            f"{BOOKTABS}\n{latex_table(rows, caption)}",
-        )
+        tables = write_tables(folder / "tables" / "search", numbers, [table])
         return [*save_figure(search_figure(search), folder / "figures" / "search"), *tables]
     except OSError as error:
         raise InputError(f"cannot write into {folder} ({error}): give another folder") from error
@@ -116,16 +111,15 @@ def search_figure(search: Search) -> Figure:
     return comparison_panels(panels, styles, columns=3)
 
 
-def _table(search: Search) -> tuple[list[tuple[str, ...]], str]:
-    rows = [("", "Settings", *(METRICS[name].label.split(" (")[0] for name in _SHOWN))]
+def _table(search: Search) -> PrintedTable:
+    headings = ("", "Settings", *(METRICS[name].label.split(" (")[0] for name in _SHOWN))
+    rows = []
     for name, judged in search.judged.items():
         settings = _settings(search.chosen) if name == "chosen" else ""
         means = judged.groupby("fold")[list(_SHOWN)].mean()
         rows.append((_NAMES[name], settings, *(_mean(means[metric]) for metric in _SHOWN)))
     differences = [judgement(search, metric) for metric in _SHOWN]
-    rows.append(
-        ("chosen less given", "95% interval", *(f"{d.mean:+.4f} ({d.low:+.4f}, {d.high:+.4f})" for d in differences))
-    )
+    rows.append(("chosen less given", "95% interval", *(interval(d.mean, d.low, d.high, 4) for d in differences)))
     n, n_folds = len(search.judged["chosen"]), search.judged["chosen"]["fold"].nunique()
     n_tried = len(search.configurations)
     caption = (
@@ -134,12 +128,12 @@ def _table(search: Search) -> tuple[list[tuple[str, ...]], str]:
         " others. Last row: mean difference over these perturbations and Student's interval; perturbations of a fold"
         " share a model, which the interval does not know."
     )
-    return rows, caption
+    return PrintedTable(headings, rows, caption, n_labels=2)
 
 
 def _mean(folds: pd.Series) -> str:
     if folds.isna().all():
-        return "\u2013"
+        return DASH
     return f"{folds.mean():.4f}" + (f" ± {folds.std():.4f}" if len(folds) > 1 else "")
 
 

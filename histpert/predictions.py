@@ -51,16 +51,19 @@ def predicted_histograms(
     return Prediction(moments, histogram_mean(control, lower, width), masses, control)
 
 
-def predicted_densities(density: Density, control_mean: Float[Tensor, "gene"], n_bins: int) -> Prediction:
+def predicted_densities(
+    density: Density, control: Float[Tensor, "gene bin"], control_mean: Float[Tensor, "gene"]
+) -> Prediction:
     """Densities: their likelihood and statistics are exact; other scores take them as uniform inside each bin.
 
     Args:
         density: Predicted densities.
-        control_mean: Mean of the control cells, which a density of best likelihood has as well.
-        n_bins: Bins of their range.
+        control: Bin masses of the control cells.
+        control_mean: Their mean, which a density of best likelihood has as well.
     """
     density = density.double()
-    return Prediction(density.moments(), control_mean.double(), density.masses(n_bins), density=density)
+    masses = density.masses(control.shape[-1])
+    return Prediction(density.moments(), control_mean.double(), masses, control.double(), density)
 
 
 def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:

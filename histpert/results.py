@@ -78,6 +78,7 @@ TRIAL_SCHEMA = pa.schema(
         ("batch_size", pa.int32()),
         ("epochs", pa.int32()),
         ("control_smoothing", pa.float64()),
+        ("variant", pa.string()),
         ("fold", pa.int32()),
         ("n_folds", pa.int32()),
         ("seed", pa.int64()),
@@ -97,8 +98,9 @@ TRIAL_SCHEMA = pa.schema(
         *_METRIC_FIELDS,
     ]
 )
-"""`status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average number
-of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis;
+"""`variant` names the one choice in which a run differs from the defaults of its study; empty for a run that differs
+in none. `status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average
+number of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis;
 `n_pearson_undefined` counts held-out perturbations whose predicted or observed shifts do not vary over 20 top genes.
 """
 
@@ -108,6 +110,7 @@ PERTURBATION_SCHEMA = pa.schema(
         ("screen", pa.string()),
         ("method", pa.string()),
         ("n_bins", pa.int32()),
+        ("variant", pa.string()),
         ("fold", pa.int32()),
         ("perturbation", pa.string()),
         ("n_cells", pa.int32()),

@@ -102,7 +102,11 @@ def check_writable(out: Path, study: str) -> None:
     folder = out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for folder in (out, out / study, *(out / study / inside for inside in ("ledger", "figures", "tables", "predictions"))):
+        for folder in (
+            out,
+            out / study,
+            *(out / study / inside for inside in ("ledger", "figures", "tables", "predictions")),
+        ):
             if os.path.lexists(folder):
                 tempfile.TemporaryFile(dir=folder).close()
         for folder in (out / study).glob("*.parquet"):

@@ -111,9 +111,9 @@ class TruncatedGaussian:
 
     def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Train the network from the seed of the settings; torch's global generators are left as they were."""
-        settings, self._control_mean, self._n_bins = self._settings, training.control_mean, training.control.shape[-1]
+        settings, self._control = self._settings, (training.control, training.control_mean)
         cells, control = training.cells(), training.control_cells()
-        upper = training.lower + self._n_bins * training.width
+        upper = training.lower + training.control.shape[-1] * training.width
         shape = training.embeddings.shape[1], settings.hidden_sizes(len(training.embeddings)), settings.dropout
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
@@ -129,8 +129,7 @@ class TruncatedGaussian:
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """Predicted densities, dropout off."""
         self.network.eval()
-        density = self.network.density(self.network(embeddings))
-        return predicted_densities(density, self._control_mean, self._n_bins)
+        return predicted_densities(self.network.density(self.network(embeddings)), *self._control)
 
     @property
     def n_parameters(self) -> int:

@@ -1,7 +1,9 @@
 """Small result tables made by hand."""
 
 import math
+import zlib
 
+import numpy as np
 import pytest
 
 from histpert.results import METRICS, PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_table
@@ -34,7 +36,7 @@ class Tables:
                         self.rows.append({**key, "perturbation": name, "n_cells": 50, **numbers})
 
     def find(self, **wanted):
-        return [row for row in self.rows if all(row[key] == item for key, item in wanted.items())]
+        return [row for row in self.rows if all(row.get(key) == item for key, item in wanted.items())]
 
     def fail(self, method, n_bins, fold):
         name = f"{method}-{n_bins}-{fold}"
@@ -50,6 +52,49 @@ class Tables:
         write_table(folder / "trials.parquet", self.trials, TRIAL_SCHEMA)
         write_table(folder / "perturbations.parquet", self.rows, PERTURBATION_SCHEMA)
         return folder
+
+
+FOLDS = {fold: tuple(f"G{3 * fold + i}" for i in range(3)) for fold in range(4)}
+OF_MEANS = ("rmae_mean", "pearson", "de_spearman", "pds", "l2", "mse", "mae")
+DISTRIBUTIONS = [name for name in METRICS if not name.startswith(OF_MEANS)]
+
+
+class Points(Tables):
+    """A study of any points: what `Tables` can do, for trials that differ in columns of their own.
+
+    Values are an effect of the perturbation, shared by all points, and noise of the point.
+    """
+
+    def __init__(self, points, folds=FOLDS):
+        self.trials, self.rows = [], []
+        for number, point in enumerate(points):
+            for fold, names in point.pop("folds", folds).items():
+                key = {"screen": "simulated", "n_bins": 15, **point, "fold": fold, "trial_id": f"{number}-{fold}"}
+                costs = {"train_seconds": 60.0 + 6 * fold, "peak_memory_mb": 1000.0 + fold, "n_parameters": 12345}
+                self.trials.append({**key, "study": "points", "status": "ok", "device": "cpu", **costs})
+                key = {name: key[name] for name in PERTURBATION_SCHEMA.names if name in key}
+                for name in names:
+                    shared, own = (
+                        np.random.default_rng(zlib.crc32(text.encode())).normal(size=len(METRICS))
+                        for text in (name, f"{name} {number}")
+                    )
+                    numbers = dict(zip(METRICS, (0.5 + 0.1 * shared + 0.02 * own).tolist(), strict=True))
+                    if point["method"].endswith("Mean") or point["method"] in ("GP", "Ridge"):
+                        numbers |= dict.fromkeys(DISTRIBUTIONS)
+                    self.rows.append({**key, "perturbation": name, "n_cells": 50, **numbers})
+
+    def drop(self, **wanted):
+        """Leave out trials, as if they had failed."""
+        gone = [trial for trial in self.trials if all(trial.get(key) == item for key, item in wanted.items())]
+        for trial in gone:
+            trial |= {"status": "failed", "error": "CUDA out of memory"}
+        ids = {trial["trial_id"] for trial in gone}
+        self.rows = [row for row in self.rows if row["trial_id"] not in ids]
+
+
+@pytest.fixture(scope="session")
+def points():
+    return Points
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_latex_has_a_line_per_statistic_and_escapes_the_names_of_screens(tmp_pat
     rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + len(PLACES)
     assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {4}
-    assert r"\begin{tabular}{rlcc}" in latex
+    assert r"\begin{tabular}{lccc}" in latex
     assert r"papalexi\_2021 \& 50\%" in rows[0]
 
 
