@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from histpert.moments import Moments, histogram_mean, histogram_moments
+from histpert.moments import Moments, histogram_mean, histogram_moments_both
 
 __all__ = ["Prediction", "predicted_histograms", "predicted_means"]
 
@@ -20,11 +20,13 @@ class Prediction(NamedTuple):
         moments: Their statistics; all but the mean are NaN for a method that predicts means.
         control_mean: Mean of the method's own view of control: predicted shifts are from there.
         masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
+        zero_atom: Statistics of histograms whose zeros are a point; None where `moments` do not come from bins.
     """
 
     moments: Moments
     control_mean: Float[Tensor, "gene"]
     masses: Float[Tensor, "perturbation gene bin"] | None
+    zero_atom: Moments | None = None
 
 
 def predicted_histograms(
@@ -42,7 +44,8 @@ def predicted_histograms(
         width: Width of each gene's bins.
     """
     masses, lower, width = masses.double(), lower.double(), width.double()
-    return Prediction(histogram_moments(masses, lower, width), histogram_mean(control.double(), lower, width), masses)
+    moments, zero_atom = histogram_moments_both(masses, lower, width)
+    return Prediction(moments, histogram_mean(control.double(), lower, width), masses, zero_atom)
 
 
 def predicted_means(means: Float[Tensor, "perturbation gene"], control_mean: Float[Tensor, "gene"]) -> Prediction:

@@ -23,7 +23,11 @@ from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
 from studies.store_progress import store_progress
 
-__all__ = ["StudyData", "check_writable", "prepare"]
+__all__ = ["N_REPLICATES", "StudyData", "check_writable", "prepare"]
+
+N_REPLICATES = 16
+"""Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
+two halves of control."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class StudyData:
         folds: The fold that holds out each.
         store: Where the store is.
         notes: What was guessed and left out.
+        n_replicates: Bootstrap replicates of moments that the store has for this study.
     """
 
     screen: str
@@ -51,10 +56,15 @@ class StudyData:
     folds: Int[np.ndarray, "perturbation"]
     store: Folder
     notes: tuple[str, ...]
+    n_replicates: int = 0
 
 
 def prepare(
-    options: StudyOptions, bin_counts: Sequence[int], kept: Collection[str] | None = None, n_folds: int | None = None
+    options: StudyOptions,
+    bin_counts: Sequence[int],
+    kept: Collection[str] | None = None,
+    n_folds: int | None = None,
+    n_replicates: int = 0,
 ) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
@@ -63,6 +73,8 @@ def prepare(
         bin_counts: Bin counts that the store must have.
         kept: Perturbations to take, as if the screen had no others; all that have an embedding by default.
         n_folds: Other than `--folds`.
+        n_replicates: Bootstrap replicates of moments that the store must have, `N_REPLICATES` where a study needs
+            them; without them the columns of the results that need them are empty.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
@@ -73,7 +85,7 @@ def prepare(
             for note in notes:
                 print(f"  {note}", flush=True)
         folds = assign_folds(screen.perturbations, n_folds or options.folds, options.model.seed)
-        store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache)
+        store = open_or_build(options.store, screen, folds, bin_counts, progress, options.cache, n_replicates)
     vectors = embeddings.lookup(screen.perturbations)
     return StudyData(
         screen=screen.name,
@@ -85,6 +97,7 @@ def prepare(
         folds=folds,
         store=store.folder,
         notes=notes,
+        n_replicates=n_replicates,
     )
 
 

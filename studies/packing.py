@@ -8,6 +8,7 @@ import numpy as np
 
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
+from histpert.metrics.held_out import SCORED_AT_ONCE
 from histpert.models.mlp_hist import n_parameters
 from studies.trial import Job, Plan
 
@@ -39,11 +40,12 @@ LOSS_ARRAYS_WITHOUT_WASSERSTEIN = 6
 STEP_ARRAYS = 2
 """The same when the last gradient of a weight has come."""
 
-HELD_OUT_ARRAYS = 4, 6
-"""Float64 arrays of what was observed of the held-out perturbations: a number per bin, and a number per gene."""
+HELD_OUT_ARRAYS = 7.5
+"""Float64 numbers per gene of each held-out perturbation: its statistics, and shifts that it is told from others by."""
 
-SCORING_ARRAYS = 8.5, 10
-"""The same of the prediction, which is there in float32 too, and of what its scores are worked out from."""
+SCORING_ARRAYS = 10.5, 48
+"""Float64 numbers of the perturbations that are scored at once, per bin and per gene: what was observed and predicted,
+and what their scores are worked out from."""
 
 CONTROL_BYTES = 28
 """Of a bin of control: three float32, one float64, and 8 bytes for edges, of which there are four a gene."""
@@ -66,7 +68,7 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     counts = ceil(store.n_bytes(counts_file(job.n_bins)) * (n_genes + n_own) / len(ranges.gene))
     sums = 8 * n_genes * (n_perturbations + 1)
     embeddings_and_orders = 4 * n_perturbations * n_features + 8 * n_training * job.settings.epochs
-    held_out = _float64_bytes(HELD_OUT_ARRAYS, n_held_out, n_genes, job.n_bins)
+    held_out = ceil(8 * HELD_OUT_ARRAYS * n_held_out * n_genes)
     throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_outputs
 
     hidden = job.settings.hidden_sizes(n_training)
@@ -74,13 +76,9 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     array = 4 * min(job.settings.batch_size, n_training) * n_outputs
     loss_arrays = LOSS_ARRAYS if job.settings.weight_wass else LOSS_ARRAYS_WITHOUT_WASSERSTEIN
     loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * array
-    scoring = 2 * weights + _float64_bytes(SCORING_ARRAYS, n_held_out, n_genes, job.n_bins)
-    return throughout + max(loss, step, scoring)
-
-
-def _float64_bytes(n_arrays: tuple[float, float], n_held_out: int, n_genes: int, n_bins: int) -> int:
-    of_bins, of_genes = n_arrays
-    return ceil(8 * n_held_out * n_genes * (of_bins * n_bins + of_genes))
+    of_bins, of_genes = SCORING_ARRAYS
+    scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
+    return throughout + max(loss, step, 2 * weights + scored)
 
 
 def trial_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from histpert.losses import composed_loss
 from histpert.models import METHODS, mlp_hist
+from histpert.observed_cells import HeldOutCells
 from histpert.settings import ModelSettings
 from studies import trial
 from studies.data import prepare
@@ -30,7 +31,7 @@ SHAPES = {
     "counts": (30, ModelSettings(epochs=1, hidden=(1,), batch_size=2)),
     "weights": (30, ModelSettings(epochs=1, hidden=(512, 256, 512))),
     "a step": (30, ModelSettings(epochs=1, hidden=(8,))),
-    "scoring": (2, ModelSettings(epochs=1, hidden=(8,))),
+    "scoring": (2, ModelSettings(epochs=1, hidden=(8,), batch_size=1)),
 }
 """What takes most, the folds of 90 perturbations x 200 genes, and settings."""
 
@@ -96,6 +97,7 @@ def as_on_a_gpu() -> Iterator[DeviceMemory]:
         patch.setattr(mlp_hist, "weighted_loss", composed_loss)
         for name in ("training_targets", "held_out_targets"):
             patch.setattr(trial, name, memory.sent(getattr(trial, name)))
+        patch.setattr(HeldOutCells, "positions", memory.sent(HeldOutCells.positions))
         with memory:
             yield memory
 
