@@ -27,7 +27,8 @@ __all__ = ["N_REPLICATES", "StudyData", "check_writable", "prepare"]
 
 N_REPLICATES = 16
 """Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
-two halves of control."""
+two halves of control. On a fold of Papalexi 2021 the standard error of a ceiling over 16 is 0.004 at most for RMAE and
+correlations, 0.014 for `de_spearman`; reliabilities move by 0.01 to 0.04 (docs/metrics.md)."""
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,15 @@ def crps_of_cells(masses, lower, width, cells):
 
 
 @pytest.mark.parametrize(("n_bins", "bound"), [(5, 0.002), (15, 0.002), (35, 0.002)])
-def test_crps_from_counts_is_near_that_of_the_measured_cells_one_by_one(papalexi, n_bins, bound, tmp_path):
+def test_crps_and_energy_distance_from_counts_are_near_those_of_the_measured_cells_one_by_one(
+    papalexi, n_bins, bound, tmp_path
+):
     store = open_or_build(tmp_path, papalexi, assign_folds(papalexi.perturbations, 3, 0), [n_bins])
     counts = store.fold(0, n_bins)
     control = smoothed(torch.from_numpy(counts.control_counts / papalexi.n_cells[0]), 1e-4)
     held_out = held_out_targets(store, counts, CPU)
-    found = scored(control.expand_as(held_out.masses), control, held_out)["crps"]
-    expected = []
+    found = scored(control.expand_as(held_out.masses), control, held_out)
+    expected, energy = [], []
     for group in counts.held_out + 1:
         cells = papalexi.expression[papalexi.group_start[group] : papalexi.group_start[group + 1]].toarray()
         genes = range(cells.shape[1])
@@ -131,7 +133,12 @@ def test_crps_from_counts_is_near_that_of_the_measured_cells_one_by_one(papalexi
             for g in genes
         ]
         expected.append(np.mean(scores))
-    np.testing.assert_allclose(found, expected, rtol=bound)
+        # Over pairs of different cells, each of which is counted once from either side.
+        ranks, n_cells = np.arange(1, len(cells) + 1)[:, None], len(cells)
+        apart = (2 * (2 * ranks - n_cells - 1) * np.sort(cells, axis=0)).sum(0) / (n_cells * (n_cells - 1))
+        energy.append(np.mean(2 * np.array(scores) - apart))
+    np.testing.assert_allclose(found["crps"], expected, rtol=bound)
+    np.testing.assert_allclose(found["energy_distance"], energy, atol=0.0003)
 
 
 def test_relative_error_by_hand_leaves_out_genes_without_an_observation():
