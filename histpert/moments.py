@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Moments", "histogram_mean", "histogram_moments", "moments_from_sums"]
+__all__ = ["Moments", "histogram_mean", "histogram_moments", "histogram_moments_both", "moments_from_sums"]
 
 
 class Moments(NamedTuple):
@@ -47,18 +47,41 @@ def histogram_moments(
         lower: Left edge of the first bin, in log-normalized expression.
         width: Width of the bins.
     """
+    return histogram_moments_both(masses, lower, width)[0]
+
+
+def histogram_moments_both(
+    masses: Float[Tensor, "*batch gene bin"], lower: Float[Tensor, "gene"], width: Float[Tensor, "gene"]
+) -> tuple[Moments, Moments]:
+    """Moments of histograms in two readings: the paper's, and with zeros as a point.
+
+    In the second the mass of a first bin that is centred on 0 lies at its centre, as cells without a count do: spread
+    over the bin it would add `width^2 / 12` of variance that no cell has. The mean is the same in both. A gene whose
+    smallest training value is not 0 has no such bin, and the same moments in both.
+
+    Args:
+        masses: Bin masses, each row adding to 1.
+        lower: Left edge of the first bin, in log-normalized expression.
+        width: Width of the bins.
+    """
     number = torch.arange(masses.shape[-1], dtype=masses.dtype, device=masses.device) + 0.5
     mean = masses @ number
     offset = number - mean[..., None]
     second = (masses * (offset**2 + 1 / 12)).sum(-1)
     third = (masses * (offset**3 + offset / 4)).sum(-1)
     fourth = (masses * (offset**4 + offset**2 / 2 + 1 / 80)).sum(-1)
-    return Moments(
-        mean=lower + width * mean,
-        variance=width**2 * second,
-        skewness=third / second**1.5,
-        kurtosis=fourth / second**2 - 3,
-    )
+    zeros, place = torch.where(lower + width / 2 == 0, masses[..., 0], 0), offset[..., 0]
+    as_point = second - zeros / 12, third - zeros * place / 4, fourth - zeros * (place**2 / 2 + 1 / 80)
+    spread = second, third, fourth
+    return _in_expression(mean, *spread, lower, width), _in_expression(mean, *as_point, lower, width)
+
+
+def _in_expression(
+    mean: Tensor, second: Tensor, third: Tensor, fourth: Tensor, lower: Tensor, width: Tensor
+) -> Moments:
+    """From central moments in units of the bin width; all mass at one point has no skewness or kurtosis."""
+    defined = torch.where(second > 0, second, torch.nan)
+    return Moments(lower + width * mean, width**2 * second, third / defined**1.5, fourth / defined**2 - 3)
 
 
 def moments_from_sums(

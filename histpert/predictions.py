@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from histpert.densities import Density
-from histpert.moments import Moments, histogram_mean, histogram_moments
+from histpert.moments import Moments, histogram_mean, histogram_moments_both
 
 __all__ = ["Prediction", "predicted_densities", "predicted_histograms", "predicted_means"]
 
@@ -23,6 +23,7 @@ class Prediction(NamedTuple):
         masses: Their masses in the bins of training, adding to 1; None for a method that predicts means.
         control: The method's own view of control, in the same bins; None for a method that has none.
         density: What the masses are of; None for a method whose prediction is uniform inside each bin, or is a mean.
+        zero_atom: Statistics of histograms whose zeros are a point; None where `moments` do not come from bins.
     """
 
     moments: Moments
@@ -30,6 +31,7 @@ class Prediction(NamedTuple):
     masses: Float[Tensor, "perturbation gene bin"] | None
     control: Float[Tensor, "gene bin"] | None = None
     density: Density | None = None
+    zero_atom: Moments | None = None
 
 
 def predicted_histograms(
@@ -47,8 +49,8 @@ def predicted_histograms(
         width: Width of each gene's bins.
     """
     masses, control, lower, width = (values.double() for values in (masses, control, lower, width))
-    moments = histogram_moments(masses, lower, width)
-    return Prediction(moments, histogram_mean(control, lower, width), masses, control)
+    moments, zero_atom = histogram_moments_both(masses, lower, width)
+    return Prediction(moments, histogram_mean(control, lower, width), masses, control, zero_atom=zero_atom)
 
 
 def predicted_densities(

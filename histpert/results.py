@@ -12,7 +12,6 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histpert.errors import InputError
+from histpert.metric_columns import METRICS, Metric
 
 __all__ = [
     "CONFIGURATION_SCHEMA",
@@ -35,28 +35,6 @@ __all__ = [
     "written_atomically",
 ]
 
-
-@dataclass(frozen=True)
-class Metric:
-    """What a metric column is called on an axis, and which way is better."""
-
-    label: str
-    higher_is_better: bool = False
-
-
-METRICS: Mapping[str, Metric] = {
-    "nll": Metric("Negative log-likelihood (Eq. 12)"),
-    "rmae_mean": Metric("RMAE of the mean shift"),
-    "rmae_var": Metric("RMAE of the variance"),
-    "rmae_skew": Metric("RMAE of the skewness"),
-    "rmae_kurt": Metric("RMAE of the excess kurtosis"),
-    "pearson_top20": Metric("Pearson of mean shifts, top 20 DE genes", higher_is_better=True),
-    "pearson_top50": Metric("Pearson of mean shifts, top 50 DE genes", higher_is_better=True),
-    "pearson_top100": Metric("Pearson of mean shifts, top 100 DE genes", higher_is_better=True),
-    "w1": Metric("Wasserstein-1 (log-normalized expression)"),
-    "crps": Metric("CRPS (log-normalized expression)"),
-}
-"""Every metric column of both tables, in printing order."""
 
 _METRIC_FIELDS = [(name, pa.float64()) for name in METRICS]
 
@@ -94,6 +72,7 @@ TRIAL_SCHEMA = pa.schema(
         ("n_genes_constant", pa.int32()),
         ("n_genes_undefined", pa.float64()),
         ("n_pearson_undefined", pa.int32()),
+        ("n_de_undefined", pa.int32()),
         ("out_of_range_fraction", pa.float64()),
         *_METRIC_FIELDS,
     ]
@@ -101,7 +80,8 @@ TRIAL_SCHEMA = pa.schema(
 """`variant` names the one choice in which a run differs from the defaults of its study; empty for a run that differs
 in none. `status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average
 number of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis;
-`n_pearson_undefined` counts held-out perturbations whose predicted or observed shifts do not vary over 20 top genes.
+`n_pearson_undefined` counts held-out perturbations whose predicted or observed shifts do not vary over 20 top genes,
+`n_de_undefined` those with fewer than 3 significant genes, or whose predicted log fold changes do not vary over them.
 """
 
 PERTURBATION_SCHEMA = pa.schema(
@@ -116,10 +96,19 @@ PERTURBATION_SCHEMA = pa.schema(
         ("n_cells", pa.int32()),
         ("n_genes_undefined", pa.int32()),
         ("out_of_range_fraction", pa.float64()),
+        ("n_significant", pa.int32()),
+        ("reliability_mean", pa.float64()),
+        ("reliability_var", pa.float64()),
+        ("reliability_skew", pa.float64()),
+        ("reliability_kurt", pa.float64()),
         *_METRIC_FIELDS,
     ]
 )
-
+"""`n_significant` is the number of genes whose observed mean differs from control (Welch's test, Benjamini-Hochberg at
+5%). `reliability_*` is the share of the variance over genes of a statistic's difference from control that is not
+sampling noise; null where noise is all of it, or where no bootstrap replicates were asked for. All are of the observed
+cells, the same for every method.
+"""
 
 CONFIGURATION_SCHEMA = pa.schema(
     [

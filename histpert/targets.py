@@ -6,19 +6,30 @@ import warnings
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from histpert.cell_sums import CellSums
 from histpert.histograms.counting import GroupMoments
-from histpert.histograms.store import FoldCounts
+from histpert.histograms.store import FoldCounts, HistogramStore
 from histpert.metrics import HeldOut
-from histpert.metrics.distances import CellPositions, cell_positions
-from histpert.metrics.shifts import rank_by_welch_t
+from histpert.metrics.held_out import CellReader
+from histpert.metrics.significance import welch_test
 from histpert.models.interface import TrainingSet
 from histpert.moments import Moments, moments_from_sums
+from histpert.observed_cells import HeldOutCells, ResampledCells, masses_of
 
-__all__ = ["CellMeans", "CountedMasses", "held_out_targets", "training_targets"]
+__all__ = [
+    "CellMeans",
+    "CountedMasses",
+    "held_out_targets",
+    "replicate_differences",
+    "resampled_targets",
+    "training_targets",
+]
+
+RELATIVE_ROUNDING = 1e-12
+"""A variance below this share of the mean square is what rounding leaves of none."""
 
 
 def training_targets(
@@ -42,7 +53,7 @@ def training_targets(
         means=CellMeans(counts, moments, device),
         n_cells=_on(device, moments.n_cells[groups], torch.float32),
         cells=lambda: CellSums(groups, moments, counts.apart(), counts.edges, device, torch.float32),
-        control=_masses(counts.control_counts, torch.float32, device),
+        control=masses_of(counts.control_counts, torch.float32, device),
         control_mean=_on(device, moments.power_sums[0][0] / moments.n_cells[0], torch.float32),
         lower=_on(device, counts.edges.lower, torch.float32),
         width=_on(device, counts.edges.width, torch.float32),
@@ -100,56 +111,112 @@ class CellMeans:
         return (self._sums.index_select(0, self._groups[numbers]) / self._n_cells[numbers, None]).float()
 
 
-def held_out_targets(counts: FoldCounts, moments: GroupMoments, device: torch.device) -> HeldOut:
-    """The held-out perturbations of a fold, float64, on the device.
+def held_out_targets(store: HistogramStore, counts: FoldCounts, device: torch.device, n_replicates: int = 0) -> HeldOut:
+    """The held-out perturbations of a fold, float64, on the device; their histograms are read when they are asked for.
 
     Args:
+        store: Of the screen.
         counts: Counts of the fold.
-        moments: Moments of all groups of the screen.
         device: Where to compare.
+        n_replicates: Bootstrap replicates that the store has; without them the columns that need them are NaN.
     """
-    groups = counts.held_out + 1
-    observed, control = _moments(moments, groups), _moments(moments, np.array([0]))
-    n_cells = moments.n_cells[groups]
-    ranking = rank_by_welch_t(
+    moments = store.moments
+    groups, control = np.append(0, counts.held_out + 1), moments.power_sums[0][0] / moments.n_cells[0]
+    noise = np.zeros((0, len(control)))
+    if n_replicates:
+        noise = store.replicates(n_replicates)[0][0] / moments.n_cells[0] - control
+    return _held_out(store, counts, device, _moments(moments, groups), HeldOutCells(counts, moments, device), noise)
+
+
+def resampled_targets(
+    store: HistogramStore, counts: FoldCounts, device: torch.device, n_replicates: int, number: int, seed: int
+) -> HeldOut:
+    """The same of one bootstrap replicate of control and of the held-out perturbations, in the place of their cells.
+
+    Moments are those of the stored replicate, histograms are drawn from the observed ones. The other replicates stand
+    for how this one's control varies.
+
+    Args:
+        store: Of the screen.
+        counts: Counts of the fold.
+        device: Where to compare.
+        n_replicates: Bootstrap replicates that the store has, 2 or more.
+        number: Which of them.
+        seed: Of the draws of histograms.
+    """
+    groups = np.append(0, counts.held_out + 1)
+    moments = _replicate_moments(store, groups, n_replicates, number)
+    of_control = store.replicates(n_replicates)[0][0] / store.moments.n_cells[0]
+    noise = np.delete(of_control, number, axis=0) - store.moments.power_sums[0][0] / store.moments.n_cells[0]
+    return _held_out(store, counts, device, moments, ResampledCells(counts, store.moments, device, number, seed), noise)
+
+
+def replicate_differences(store: HistogramStore, group: int, n_replicates: int) -> tuple[Moments, Moments]:
+    """Statistics of a perturbation's cells less those of control: observed, and of every bootstrap replicate of both.
+
+    Args:
+        store: Of the screen.
+        group: Of the perturbation.
+        n_replicates: Bootstrap replicates that the store has.
+    """
+    groups = np.array([0, group])
+    observed = _moments(store.moments, groups)
+    replicates = [_replicate_moments(store, groups, n_replicates, number) for number in range(n_replicates)]
+    return (
+        Moments(*(values[1] - values[0] for values in observed)),
+        Moments(*(torch.stack([value[1] - value[0] for value in values]) for values in zip(*replicates, strict=True))),
+    )
+
+
+def _held_out(
+    store: HistogramStore,
+    counts: FoldCounts,
+    device: torch.device,
+    of_groups: Moments,
+    cells: CellReader,
+    control_noise: Float[np.ndarray, "replicate gene"],
+) -> HeldOut:
+    """From statistics of control and of the held-out perturbations after it."""
+    control, observed = (Moments(*(values[part] for values in of_groups)) for part in (0, slice(1, None)))
+    n_cells = store.moments.n_cells
+    tested = welch_test(
         observed.mean.numpy(),
         observed.variance.numpy(),
-        n_cells,
-        control.mean[0].numpy(),
-        control.variance[0].numpy(),
-        int(moments.n_cells[0]),
+        n_cells[counts.held_out + 1],
+        control.mean.numpy(),
+        control.variance.numpy(),
+        int(n_cells[0]),
     )
-    # Summed on the CPU: a GPU would add in another order each time, and the last digits would differ.
-    cpu = torch.device("cpu")
-    positions = cell_positions(
-        torch.from_numpy(counts.reference_centers),
-        _masses(counts.held_out_reference, torch.float64, cpu),
-        torch.from_numpy(counts.edges.lower),
-        torch.from_numpy(counts.edges.width),
-        counts.edges.n_bins,
-    )
-    every = torch.arange(len(groups), device=device)
+    training = counts.training + 1
+    training_mean = (1 / n_cells[training]) @ store.moments.power_sums[0][training] / len(training)
+    moments = Moments(*(values.to(device) for values in observed))
     return HeldOut(
-        masses=_masses(counts.held_out_counts, torch.float64, device),
-        moments=Moments(*(values.to(device) for values in observed)),
-        ranking=torch.from_numpy(ranking).to(device),
-        control_mean=control.mean[0].to(device),
+        rows=np.arange(len(counts.held_out)),
+        cells=cells,
+        n_cells=_on(device, n_cells[counts.held_out + 1]),
+        moments=moments,
+        ranking=torch.from_numpy(tested.ranking).to(device),
+        significant=torch.from_numpy(tested.significant).to(device),
+        targets=_targets(store, counts.held_out).to(device),
+        control_mean=control.mean.to(device),
+        control_noise=_on(device, control_noise),
+        training_mean=_on(device, training_mean),
+        fold_means=moments.mean,
         lower=_on(device, counts.edges.lower),
         width=_on(device, counts.edges.width),
-        positions=CellPositions(*(values.to(device) for values in positions)),
         constant=torch.from_numpy(counts.edges.constant).to(device),
-        cells=lambda: CellSums(groups, moments, counts.apart(), counts.edges, device, torch.float64)[every],
     )
+
+
+def _targets(store: HistogramStore, numbers: Int[np.ndarray, "perturbation"]) -> Bool[Tensor, "perturbation gene"]:
+    """The genes that are perturbed; one that is not among the screen's genes is none."""
+    names = [set(store.perturbations[number].split("+")) for number in numbers]
+    return torch.tensor([[gene in perturbed for gene in store.genes] for perturbed in names], dtype=torch.bool)
 
 
 def _mapped(array: np.ndarray) -> Tensor:
     with warnings.catch_warnings(action="ignore"):  # that it cannot be written, which nobody does
         return torch.from_numpy(array)
-
-
-def _masses(counts: np.ndarray, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "*batch gene bin"]:
-    integers = torch.from_numpy(counts).to(device)
-    return integers.to(dtype) / integers.sum(-1, keepdim=True, dtype=dtype)
 
 
 def _moments(moments: GroupMoments, groups: np.ndarray) -> Moments:
@@ -165,3 +232,13 @@ def _moments(moments: GroupMoments, groups: np.ndarray) -> Moments:
 
 def _on(device: torch.device, array: np.ndarray, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.from_numpy(np.array(array)).to(device, dtype)
+
+
+def _replicate_moments(store: HistogramStore, groups: np.ndarray, n_replicates: int, number: int) -> Moments:
+    """Of one stored replicate of each group; cells that are all the same have no variance, whatever rounding says."""
+    power_sums = np.stack([sums[groups, number] for sums in store.replicates(n_replicates)])
+    n_cells = store.moments.n_cells[groups, None]
+    squared = power_sums[1] * n_cells
+    varies = squared - power_sums[0] ** 2 > RELATIVE_ROUNDING * squared
+    arrays = power_sums, n_cells, np.zeros(varies.shape), varies
+    return moments_from_sums(*(torch.from_numpy(array).double() for array in arrays))

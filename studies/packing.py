@@ -8,6 +8,7 @@ import numpy as np
 
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
+from histpert.metrics.held_out import SCORED_AT_ONCE
 from histpert.models.mlp_hist import n_parameters
 from studies.trial import Job, Plan
 
@@ -36,21 +37,28 @@ keeps, and the first gradients. One less without cross-entropy, fewer at few bin
 LOSS_ARRAYS_WITHOUT_WASSERSTEIN = 6
 """The same of the other two losses."""
 
+DENSITIES = {"TG": (2, 64), "ZITG": (3, 84)}
+"""Of methods that are trained on sums over cells, outputs a gene, and arrays a gene in the place of those of a loss."""
+
+SUMS = 4
+"""Numbers of 8 bytes per perturbation and gene that these read; others read one of them, the mean."""
+
 STEP_ARRAYS = 2
 """The same when the last gradient of a weight has come."""
 
-HELD_OUT_ARRAYS = 4, 6
-"""Float64 arrays of what was observed of the held-out perturbations: a number per bin, and a number per gene."""
+HELD_OUT_ARRAYS = 7.5
+"""Float64 numbers per gene of each held-out perturbation: its statistics, and shifts that it is told from others by."""
 
-SCORING_ARRAYS = 8.5, 10
-"""The same of the prediction, which is there in float32 too, and of what its scores are worked out from."""
+SCORING_ARRAYS = 10.5, 48
+"""Float64 numbers of the perturbations that are scored at once, per bin and per gene: what was observed and predicted,
+and what their scores are worked out from."""
 
-CONTROL_BYTES = 28
-"""Of a bin of control: three float32, one float64, and 8 bytes for edges, of which there are four a gene."""
+CONTROL_BYTES = 36
+"""Of a bin of control: three float32, two float64, and 8 bytes for edges, of which there are four a gene."""
 
 
 def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
-    """The most that MLP+Hist, of all methods the one that needs most, has in tensors at a time, in whichever fold.
+    """The most that MLP+Hist, TG or ZITG has in tensors at a time, in whichever fold; others need less than MLP+Hist.
 
     What is trained on and compared with lies on the GPU throughout. Beside it are first weights, moments of AdamW and
     arrays of the loss; then gradients in the place of those; last weights, gradients and arrays of scoring. Of the
@@ -59,28 +67,24 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     n_genes, n_perturbations, n_features = len(store.genes), *plan.data.vectors.shape
     of_fold = np.unique(plan.data.folds, return_counts=True)[1]
     n_training, n_held_out = n_perturbations - int(of_fold.min()), int(of_fold.max())
-    n_outputs = n_genes * job.n_bins
+    loss_arrays = (LOSS_ARRAYS if job.settings.weight_wass else LOSS_ARRAYS_WITHOUT_WASSERSTEIN) * job.n_bins
+    outputs, loss_arrays = DENSITIES.get(job.method, (job.n_bins, loss_arrays))
     ranges = store.ranges
     n_own = int(np.bincount(ranges.fold + 1)[1:].max(initial=0))  # `NO_FOLD` is -1
 
     counts = ceil(store.n_bytes(counts_file(job.n_bins)) * (n_genes + n_own) / len(ranges.gene))
-    sums = 8 * n_genes * (n_perturbations + 1)
+    sums = 8 * n_genes * (n_perturbations + 1) * (SUMS if job.method in DENSITIES else 1)
     embeddings_and_orders = 4 * n_perturbations * n_features + 8 * n_training * job.settings.epochs
-    held_out = _float64_bytes(HELD_OUT_ARRAYS, n_held_out, n_genes, job.n_bins)
-    throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_outputs
+    held_out = ceil(8 * HELD_OUT_ARRAYS * n_held_out * n_genes)
+    throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_genes * job.n_bins
 
     hidden = job.settings.hidden_sizes(n_training)
-    weights = WEIGHT * n_parameters(n_features, hidden, n_outputs)
-    array = 4 * min(job.settings.batch_size, n_training) * n_outputs
-    loss_arrays = LOSS_ARRAYS if job.settings.weight_wass else LOSS_ARRAYS_WITHOUT_WASSERSTEIN
-    loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * array
-    scoring = 2 * weights + _float64_bytes(SCORING_ARRAYS, n_held_out, n_genes, job.n_bins)
-    return throughout + max(loss, step, scoring)
-
-
-def _float64_bytes(n_arrays: tuple[float, float], n_held_out: int, n_genes: int, n_bins: int) -> int:
-    of_bins, of_genes = n_arrays
-    return ceil(8 * n_held_out * n_genes * (of_bins * n_bins + of_genes))
+    weights = WEIGHT * n_parameters(n_features, hidden, n_genes * outputs)
+    array = 4 * min(job.settings.batch_size, n_training) * n_genes
+    loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * outputs * array
+    of_bins, of_genes = SCORING_ARRAYS
+    scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
+    return throughout + max(loss, step, 2 * weights + scored)
 
 
 def trial_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:

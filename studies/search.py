@@ -52,6 +52,10 @@ class Search(StudyOptions):
         super().__post_init__()
         if unknown := [name for name in self.objectives if name not in METRICS]:
             raise InputError(f"--objectives {' '.join(unknown)}: give one or more of {' '.join(METRICS)}")
+        if unfit := [name for name in self.objectives if METRICS[name].target is not None]:
+            raise InputError(f"--objectives {' '.join(unfit)}: neither more nor less is better; name another metric")
+        if lacking := [name for name in self.objectives if METRICS[name].needs_replicates]:
+            raise InputError(f"--objectives {' '.join(lacking)}: a search works out no replicates; name another metric")
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise InputError("--objectives: give one or more metrics, each once")
         if "nll" in self.objectives and len(set(self.bins)) > 1:

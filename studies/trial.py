@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,26 +15,32 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
+from histpert.ceiling import ceiling_scores
 from histpert.checkpoints import Checkpoint
 from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
-from histpert.metrics import HeldOut, evaluate
-from histpert.models import METHODS
+from histpert.metrics import HeldOut, evaluate_in_batches
+from histpert.metrics.evaluation import Scores
+from histpert.metrics.reliability import reliability
+from histpert.models import METHODS, TrainingSet
 from histpert.prediction_files import SavedPredictions, write_predictions
-from histpert.predictions import predicted_histograms
+from histpert.predictions import Prediction, predicted_histograms
 from histpert.results import METRICS
 from histpert.settings import ModelSettings
-from histpert.targets import held_out_targets, training_targets
+from histpert.targets import held_out_targets, replicate_differences, training_targets
 from studies.data import StudyData
 from studies.ledger import Entry, content_id, is_done
 from studies.saving import saved_predictions
 
-__all__ = ["OBSERVED", "Job", "Plan", "failed_entry", "open_store", "run_trial"]
+__all__ = ["CEILING", "OBSERVED", "Job", "Plan", "failed_entry", "open_store", "run_trial"]
 
 OBSERVED = "Observed Hist"
 """Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
 
-RESULTS_VERSION = 3
+CEILING = "Ceiling"
+"""Not a method either: what a perfect prediction would score, given the sampling of the cells. Needs replicates."""
+
+RESULTS_VERSION = 4
 """Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is
 kept of them changes, so that old entries are not taken."""
 
@@ -73,7 +79,7 @@ class Plan:
 
     def predictions_file(self, job: Job) -> Path | None:
         """Where a trial's predictions are kept; None where that is not asked for, or nothing is predicted."""
-        if not self.save_predictions or job.method == OBSERVED:
+        if not self.save_predictions or job.method in (OBSERVED, CEILING):
             return None
         return self.folder / "predictions" / f"{self.trial_id(job)}.arrow"
 
@@ -91,6 +97,7 @@ class Plan:
                 "held_out": np.flatnonzero(self.data.folds == job.fold).tolist(),
                 "embeddings": self.data.embeddings_fingerprint,
                 "n_threads": self.n_threads,
+                "n_replicates": self.data.n_replicates,
                 **asdict(job),
             }
         )
@@ -156,22 +163,16 @@ def open_store(folder: Folder) -> HistogramStore:
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, SavedPredictions | None]:
     store = open_store(plan.data.store)
     counts = store.fold(job.fold, job.n_bins)
-    checkpoint = plan.checkpoint(job)
     with _peak_memory_mb(device) as memory:
         training = training_targets(counts, store.moments, plan.data.vectors, device)
-        held_out = held_out_targets(counts, store.moments, device)
-        start, n_parameters = time.perf_counter(), 0
-        if job.method == OBSERVED:
-            predicted = predicted_histograms(held_out.masses, training.control, training.lower, training.width)
+        held_out = held_out_targets(store, counts, device, plan.data.n_replicates)
+        if job.method == CEILING:
+            scores = ceiling_scores(store, counts, device, held_out, plan.data.n_replicates, job.settings.seed)
+            predict, seconds, n_parameters = None, 0.0, 0
         else:
-            model = METHODS[job.method](job.settings)
-            for last in deque(model.fit(training, checkpoint), maxlen=1):
-                if not math.isfinite(last.item()):
-                    raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
-            embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(device)
-            predicted, n_parameters = model.predict(embeddings), model.n_parameters
-        seconds = checkpoint.seconds_before + time.perf_counter() - start
-        rows = _perturbation_rows(plan, job, store, counts, held_out, evaluate(predicted, held_out))
+            predict, seconds, n_parameters = _fitted(plan, job, counts, training)
+            scores = evaluate_in_batches(predict, held_out)
+    rows = _perturbation_rows(plan, job, store, counts, held_out, scores)
     trial = plan.row(job) | {
         "status": "ok",
         "train_seconds": seconds,
@@ -182,20 +183,39 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
         "n_genes": len(store.genes),
         "n_genes_constant": int(counts.edges.constant.sum()),
         "n_pearson_undefined": sum(math.isnan(row["pearson_top20"]) for row in rows),
+        "n_de_undefined": sum(math.isnan(row["de_spearman"]) for row in rows),
         **{name: _mean(rows, name) for name in ("n_genes_undefined", "out_of_range_fraction", *METRICS)},
     }
     entry: Entry = {"trial": trial, "perturbations": rows}
-    if not plan.predictions_file(job):
+    if predict is None or not plan.predictions_file(job):
         return entry, None
-    return entry, saved_predictions(plan.row(job), store, counts, training, held_out, predicted)
+    return entry, saved_predictions(plan.row(job), store, counts, training, held_out, predict(held_out))
+
+
+def _fitted(
+    plan: Plan, job: Job, counts: FoldCounts, training: TrainingSet
+) -> tuple[Callable[[HeldOut], Prediction], float, int]:
+    """What predicts some of the held-out perturbations, the seconds that it was trained, the number of parameters."""
+    if job.method == OBSERVED:
+        edges = training.lower, training.width
+        return lambda batch: predicted_histograms(batch.masses, training.control, *edges), 0.0, 0
+    checkpoint, start = plan.checkpoint(job), time.perf_counter()
+    model = METHODS[job.method](job.settings)
+    for last in deque(model.fit(training, checkpoint), maxlen=1):
+        if not math.isfinite(last.item()):
+            raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
+    seconds = checkpoint.seconds_before + time.perf_counter() - start
+    embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(training.embeddings.device)
+    return lambda batch: model.predict(embeddings[batch.rows]), seconds, model.n_parameters
 
 
 def _perturbation_rows(
-    plan: Plan, job: Job, store: HistogramStore, counts: FoldCounts, held_out: HeldOut, metrics: Any
+    plan: Plan, job: Job, store: HistogramStore, counts: FoldCounts, held_out: HeldOut, scores: Scores
 ) -> list[dict[str, Any]]:
     """The trial's rows of `perturbations.parquet`."""
     n_cells = store.moments.n_cells[counts.held_out + 1]
     undefined = held_out.moments.skewness.isnan().sum(-1).tolist()
+    significant = held_out.significant.sum(-1).tolist()
     shared = {
         "trial_id": plan.trial_id(job),
         "screen": plan.data.screen,
@@ -210,10 +230,21 @@ def _perturbation_rows(
             "n_cells": int(n_cells[row]),
             "n_genes_undefined": undefined[row],
             "out_of_range_fraction": float(counts.held_out_outside[row].mean() / n_cells[row]),
-            **{name: float(metrics[name][row]) for name in METRICS},
+            "n_significant": significant[row],
+            **_reliabilities(store, int(perturbation) + 1, plan.data.n_replicates),
+            **{name: float(scores[name][row]) for name in METRICS},
         }
         for row, perturbation in enumerate(counts.held_out)
     ]
+
+
+def _reliabilities(store: HistogramStore, group: int, n_replicates: int) -> dict[str, float]:
+    """Of the differences of a perturbation's four statistics from control; not known without replicates."""
+    columns = ("reliability_mean", "reliability_var", "reliability_skew", "reliability_kurt")
+    if not n_replicates:
+        return dict.fromkeys(columns, math.nan)
+    differences = zip(*replicate_differences(store, group, n_replicates), strict=True)
+    return {name: reliability(*pair).item() for name, pair in zip(columns, differences, strict=True)}
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float:

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from histpert.cells import Cells
+from histpert.densities import Density
 from histpert.losses import wasserstein1
-from histpert.metrics.distances import CellPositions, continuous_ranked_probability, negative_log_likelihood
-from histpert.metrics.shifts import pearson_over_top_genes, relative_error
-from histpert.moments import Moments
+from histpert.metric_columns import METRICS
+from histpert.metrics.calibration import coverage
+from histpert.metrics.distances import continuous_ranked_probability, energy_distance, negative_log_likelihood
+from histpert.metrics.held_out import HeldOut
+from histpert.metrics.shifts import discrimination, pearson, pearson_over_top_genes, pearson_split, relative_error
+from histpert.metrics.significance import log_fold_change, spearman_of_significant
 from histpert.predictions import Prediction
 
-__all__ = ["HeldOut", "evaluate"]
+__all__ = ["Scores", "evaluate", "evaluate_in_batches"]
+
+Scores = Mapping[str, Float[np.ndarray, "perturbation"]]
+
+OF_DISTRIBUTIONS = ("nll", "w1", "crps", "energy_distance", "coverage50", "coverage80", "coverage90", "coverage95")
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What was observed of the held-out perturbations, float64.
+def evaluate_in_batches(predict: Callable[[HeldOut], Prediction], held_out: HeldOut) -> Scores:
+    """Every metric of `histpert.results.METRICS`, few perturbations in memory at a time.
 
-    Attributes:
-        masses: Bin masses of the cells, on training edges; cells beyond them are in the edge bins.
-        moments: Statistics of the cells themselves.
-        ranking: Genes by falling |t| against control.
-        control_mean: Mean of the control cells.
-        lower: Left edge of each gene's first bin.
-        width: Width of each gene's bins.
-        positions: Where the cells lie in the bins, finer than the bins tell.
-        constant: Genes that do not vary in training.
-        cells: Reads what likelihoods of densities need of the cells.
+    Args:
+        predict: What is predicted of some of the held-out perturbations.
+        held_out: What was observed of all of them.
     """
-
-    masses: Float[Tensor, "perturbation gene bin"]
-    moments: Moments
-    ranking: Int[Tensor, "perturbation gene"]
-    control_mean: Float[Tensor, "gene"]
-    lower: Float[Tensor, "gene"]
-    width: Float[Tensor, "gene"]
-    positions: CellPositions
-    constant: Bool[Tensor, "gene"]
-    cells: Callable[[], Cells]
+    parts = [evaluate(predict(batch), batch) for batch in held_out.batches()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def evaluate(prediction: Prediction, held_out: HeldOut) -> Mapping[str, Float[np.ndarray, "perturbation"]]:
+def evaluate(prediction: Prediction, held_out: HeldOut) -> Scores:
     """Every metric of `histpert.results.METRICS`, a value per held-out perturbation.
 
     Predicted statistics are those of the predicted distributions, observed ones those of the cells (appendix A). A
@@ -58,28 +48,79 @@ def evaluate(prediction: Prediction, held_out: HeldOut) -> Mapping[str, Float[np
         prediction: What was predicted of the held-out perturbations.
         held_out: What was observed.
     """
-    moments, observed = prediction.moments, held_out.moments
-    shift, observed_shift = moments.mean - prediction.control_mean, observed.mean - held_out.control_mean
-    values = {
-        "nll": torch.full_like(shift[:, 0], torch.nan),
-        "rmae_mean": relative_error(shift, observed_shift),
-        "rmae_var": relative_error(moments.variance, observed.variance),
-        "rmae_skew": relative_error(moments.skewness, observed.skewness),
-        "rmae_kurt": relative_error(moments.kurtosis, observed.kurtosis),
+    values = _of_statistics(prediction, held_out) | _of_shifts(prediction, held_out) | _of_means(prediction, held_out)
+    if prediction.masses is None:
+        values |= dict.fromkeys(OF_DISTRIBUTIONS, torch.full_like(values["mse"], torch.nan))
+    else:
+        values |= _of_distributions(prediction.masses, prediction.density, held_out)
+    return {name: values[name].cpu().numpy() for name in METRICS}
+
+
+def _of_statistics(prediction: Prediction, held_out: HeldOut) -> dict[str, Tensor]:
+    observed, values = held_out.moments, {}
+    zero_atom = prediction.moments if prediction.zero_atom is None else prediction.zero_atom
+    for reading, predicted in {"": prediction.moments, "_zero_atom": zero_atom}.items():
+        values[f"rmae_var{reading}"] = relative_error(predicted.variance, observed.variance)
+        values[f"rmae_skew{reading}"] = relative_error(predicted.skewness, observed.skewness)
+        values[f"rmae_kurt{reading}"] = relative_error(predicted.kurtosis, observed.kurtosis)
+    return values
+
+
+def _of_shifts(prediction: Prediction, held_out: HeldOut) -> dict[str, Tensor]:
+    shift, observed = prediction.moments.mean - prediction.control_mean, held_out.moments.mean - held_out.control_mean
+    of_training = held_out.training_mean - held_out.control_mean
+    of_fold = held_out.fold_means - held_out.control_mean
+    fold_changes = (
+        log_fold_change(mean.cpu().numpy(), control.cpu().numpy())
+        for mean, control in (
+            (prediction.moments.mean, prediction.control_mean),
+            (held_out.moments.mean, held_out.control_mean),
+        )
+    )
+    return {
+        "rmae_mean": relative_error(shift, observed),
         **{
-            f"pearson_top{n_top}": pearson_over_top_genes(shift, observed_shift, held_out.ranking, n_top)
+            f"pearson_top{n_top}": pearson_over_top_genes(shift, observed, held_out.ranking, n_top)
             for n_top in (20, 50, 100)
         },
-        "w1": torch.full_like(shift[:, 0], torch.nan),
-        "crps": torch.full_like(shift[:, 0], torch.nan),
+        "pearson_delta": pearson(shift, observed),
+        "pearson_delta_split": pearson_split(shift, observed, held_out.control_noise),
+        "pearson_delta_hat": pearson(shift - of_training, observed - of_training),
+        "pearson_delta_no_target": pearson(shift, observed, held_out.targets),
+        "de_spearman": torch.from_numpy(
+            spearman_of_significant(*fold_changes, held_out.significant.cpu().numpy())  # pyright: ignore[reportArgumentType, reportCallIssue]
+        ),
+        "pds": discrimination(shift, of_fold, torch.from_numpy(held_out.rows).to(shift.device), held_out.targets),
     }
-    if prediction.masses is not None:
-        if prediction.density is None:
-            likelihood = negative_log_likelihood(prediction.masses, held_out.masses, held_out.width)
-        else:
-            likelihood = prediction.density.negative_log_likelihood(held_out.cells())
-        values["nll"] = likelihood[:, ~held_out.constant].mean(-1)
-        values["w1"] = wasserstein1(prediction.masses, held_out.masses, held_out.width).mean(-1)
-        crps = continuous_ranked_probability(prediction.masses, held_out.positions, held_out.width)
-        values["crps"] = crps.mean(-1)
-    return {name: value.cpu().numpy() for name, value in values.items()}
+
+
+def _of_means(prediction: Prediction, held_out: HeldOut) -> dict[str, Tensor]:
+    error = prediction.moments.mean - held_out.moments.mean
+    sampling = held_out.moments.variance / (held_out.n_cells[:, None] - 1)  # the variance is over n: NaN for one cell
+    return {
+        "l2": error.norm(dim=1),
+        "mse": (error**2).mean(1),
+        "mae": error.abs().mean(1),
+        "mse_corrected": (error**2 - sampling).mean(1),
+    }
+
+
+def _of_distributions(
+    predicted: Float[Tensor, "perturbation gene bin"], density: Density | None, held_out: HeldOut
+) -> dict[str, Tensor]:
+    observed, (positions, gini) = held_out.masses, held_out.cells.positions(held_out.rows)
+    crps = continuous_ranked_probability(predicted, positions, held_out.width)
+    energy = energy_distance(crps, gini, held_out.n_cells, squared=True, unbiased=True)
+    if density is None:
+        likelihood = negative_log_likelihood(predicted, observed, held_out.width)
+    else:
+        likelihood = density.negative_log_likelihood(held_out.cells.sums(held_out.rows))
+    levels = (50, 80, 90, 95)
+    covered = coverage(predicted, observed, [level / 100 for level in levels])[:, ~held_out.constant].mean(1)
+    return {
+        "nll": likelihood[:, ~held_out.constant].mean(-1),
+        "w1": wasserstein1(predicted, observed, held_out.width).mean(-1),
+        "crps": crps.mean(-1),
+        "energy_distance": energy.mean(-1),
+        **{f"coverage{level}": covered[:, number] for number, level in enumerate(levels)},
+    }

@@ -1,14 +1,15 @@
-"""Scores of shifts from control: relative errors, ranking of differentially expressed genes, correlation."""
+"""Scores of means and of their shifts from control: relative errors, correlation, discrimination."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy.stats import ttest_ind_from_stats
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["pearson_over_top_genes", "rank_by_welch_t", "relative_error"]
+__all__ = ["TINY_SHIFT", "discrimination", "pearson", "pearson_over_top_genes", "pearson_split", "relative_error"]
+
+TINY_SHIFT = 1e-9
+"""Shifts that differ by less are constant: what is left of equal float32 masses after the means are taken."""
 
 
 def relative_error(
@@ -24,39 +25,34 @@ def relative_error(
     return torch.where(size > 0, error / size, torch.nan)
 
 
-def rank_by_welch_t(
-    mean: Float[np.ndarray, "perturbation gene"],
-    variance: Float[np.ndarray, "perturbation gene"],
-    n_cells: Int[np.ndarray, "perturbation"],
-    control_mean: Float[np.ndarray, "gene"],
-    control_variance: Float[np.ndarray, "gene"],
-    n_control: int,
-) -> Int[np.ndarray, "perturbation gene"]:
-    """Genes by falling |t| of Welch's test against control cells, as scanpy's `rank_genes_groups(rankby_abs=True)`.
+def pearson(
+    predicted: Float[Tensor, "perturbation gene"],
+    observed: Float[Tensor, "perturbation gene"],
+    left_out: Bool[Tensor, "perturbation gene"] | None = None,
+) -> Float[Tensor, "perturbation"]:
+    """Pearson correlation over genes; NaN where either does not vary: a constant prediction has no correlation.
 
     Args:
-        mean: Mean of each perturbation's cells.
-        variance: Their variance, over n (not n - 1).
-        n_cells: Their number.
-        control_mean: Mean of the control cells.
-        control_variance: Their variance, over n.
-        n_control: Their number.
-
-    Returns:
-        Gene numbers, most significant first; a gene without a defined t comes last.
+        predicted: Predicted shifts.
+        observed: Observed ones.
+        left_out: Genes that do not count.
     """
-    n = n_cells[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = ttest_ind_from_stats(
-            mean1=mean,
-            std1=np.sqrt(variance * n / (n - 1)),
-            nobs1=n,
-            mean2=control_mean,
-            std2=np.sqrt(control_variance * n_control / (n_control - 1)),
-            nobs2=n_control,
-            equal_var=False,
-        ).statistic
-    return np.argsort(-np.nan_to_num(np.abs(t), nan=0.0, posinf=np.inf), axis=1, kind="stable")
+    if left_out is None:
+        left_out = torch.zeros_like(observed, dtype=torch.bool)
+    n_genes = (~left_out).sum(1, keepdim=True)
+    x, y = (
+        torch.where(left_out, 0, values - values.where(~left_out, 0).sum(1, keepdim=True) / n_genes)
+        for values in (predicted, observed)
+    )
+    correlation = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+    return torch.where(_is_constant(x, left_out) | _is_constant(y, left_out), torch.nan, correlation)
+
+
+def _is_constant(
+    values: Float[Tensor, "perturbation gene"], left_out: Bool[Tensor, "perturbation gene"]
+) -> Bool[Tensor, "perturbation"]:
+    highest, lowest = values.masked_fill(left_out, -torch.inf).amax(1), values.masked_fill(left_out, torch.inf).amin(1)
+    return highest - lowest <= TINY_SHIFT
 
 
 def pearson_over_top_genes(
@@ -65,17 +61,61 @@ def pearson_over_top_genes(
     ranking: Int[Tensor, "perturbation gene"],
     n_top: int,
 ) -> Float[Tensor, "perturbation"]:
-    """Pearson correlation of predicted and observed mean shifts over each perturbation's first `n_top` ranked genes.
-
-    NaN where either does not vary over them: a constant prediction has no correlation.
-    """
+    """Pearson correlation of predicted and observed mean shifts over each perturbation's first `n_top` ranked genes."""
     top = ranking[:, :n_top]
-    x, y = (values.gather(1, top) for values in (predicted, observed))
-    constant = (x.amax(1) - x.amin(1) <= TINY_SHIFT) | (y.amax(1) - y.amin(1) <= TINY_SHIFT)
-    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    correlation = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
-    return torch.where(constant, torch.nan, correlation)
+    return pearson(predicted.gather(1, top), observed.gather(1, top))
 
 
-TINY_SHIFT = 1e-9
-"""Shifts that differ by less are constant: what is left of equal float32 masses after the means are taken."""
+def pearson_split(
+    predicted: Float[Tensor, "perturbation gene"],
+    observed: Float[Tensor, "perturbation gene"],
+    control_noise: Float[Tensor, "replicate gene"],
+) -> Float[Tensor, "perturbation"]:
+    """Pearson correlation of shifts from two halves of the control cells, which share no noise.
+
+    Shifts from the same control mean m share its noise, and correlate even where there is nothing to predict. Of halves
+    with means A and B, `m = (A + B) / 2`, and `A - m = -(B - m)` varies by the variance of a cell over the number of
+    all control cells: as much as the mean r of a bootstrap replicate does around m. So `A = r` and `B = 2m - r` vary as
+    the halves of a random split do, and the correlation is averaged over replicates. NaN without replicates, and where
+    the prediction does not vary: it would correlate with nothing but the noise that is taken off it.
+
+    Args:
+        predicted: Predicted shifts from m.
+        observed: Observed ones.
+        control_noise: `r - m`, a row per replicate.
+    """
+    constant = pearson(predicted, observed).isnan()
+    splits = [pearson(predicted - noise, observed + noise) for noise in control_noise]
+    if not splits:
+        return torch.full_like(predicted[:, 0], torch.nan)
+    return torch.stack(splits).mean(0).masked_fill(constant, torch.nan)
+
+
+def discrimination(
+    predicted: Float[Tensor, "perturbation gene"],
+    observed: Float[Tensor, "candidate gene"],
+    own: Int[Tensor, "perturbation"],
+    targets: Bool[Tensor, "perturbation gene"],
+) -> Float[Tensor, "perturbation"]:
+    """Perturbation discrimination score, `1 - rank / N` (Wu et al. 2024, Virtual Cell Challenge 2025).
+
+    The rank is the number of candidates whose observed shifts are nearer to the prediction, by L1 over genes, than the
+    perturbation's own; ties count half. From 1/N to 1, and `0.5 + 1/(2N)` on average for a prediction that is the same
+    for all. NaN for a single candidate: there is nothing to tell it from.
+
+    Args:
+        predicted: Predicted shifts.
+        observed: Observed shifts of the N candidates.
+        own: Which of them each perturbation is.
+        targets: Genes of each perturbation that do not count.
+    """
+    n_candidates = len(observed)
+    scores = torch.full_like(predicted[:, 0], torch.nan)
+    if n_candidates == 1:
+        return scores
+    for row, shift in enumerate(predicted):
+        distance = (observed - shift).abs_().masked_fill_(targets[row], 0).sum(1)
+        itself = distance[own[row]]
+        rank = (distance < itself).sum() + ((distance == itself).sum() - 1) / 2
+        scores[row] = torch.where(itself.isnan(), torch.nan, 1 - rank / n_candidates)
+    return scores

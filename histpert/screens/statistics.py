@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from histpert.screens.screen import Screen
 
-__all__ = ["gene_pair_rows", "gene_rows", "perturbation_rows", "shape_statistics"]
+__all__ = ["FALSE_DISCOVERY_RATE", "gene_pair_rows", "gene_rows", "perturbation_rows", "shape_statistics"]
 
 FALSE_DISCOVERY_RATE = 0.05
 MIN_DETECTION = 0.1

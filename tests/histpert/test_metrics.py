@@ -13,9 +13,10 @@ import scipy.stats
 import torch
 
 from histpert.histograms import group_moments, open_or_build
-from histpert.metrics import evaluate
+from histpert.metrics import evaluate, evaluate_in_batches
 from histpert.metrics.distances import cell_positions, continuous_ranked_probability, negative_log_likelihood
-from histpert.metrics.shifts import pearson_over_top_genes, rank_by_welch_t, relative_error
+from histpert.metrics.shifts import pearson_over_top_genes, relative_error
+from histpert.metrics.significance import welch_test
 from histpert.models.interface import smoothed
 from histpert.moments import moments_from_sums
 from histpert.predictions import predicted_histograms, predicted_means
@@ -114,13 +115,15 @@ def crps_of_cells(masses, lower, width, cells):
 
 
 @pytest.mark.parametrize(("n_bins", "bound"), [(5, 0.002), (15, 0.002), (35, 0.002)])
-def test_crps_from_counts_is_near_that_of_the_measured_cells_one_by_one(papalexi, n_bins, bound, tmp_path):
+def test_crps_and_energy_distance_from_counts_are_near_those_of_the_measured_cells_one_by_one(
+    papalexi, n_bins, bound, tmp_path
+):
     store = open_or_build(tmp_path, papalexi, assign_folds(papalexi.perturbations, 3, 0), [n_bins])
     counts = store.fold(0, n_bins)
     control = smoothed(torch.from_numpy(counts.control_counts / papalexi.n_cells[0]), 1e-4)
-    held_out = held_out_targets(counts, store.moments, CPU)
-    found = scored(control.expand_as(held_out.masses), control, held_out)["crps"]
-    expected = []
+    held_out = held_out_targets(store, counts, CPU)
+    found = scored(control.expand_as(held_out.masses), control, held_out)
+    expected, energy = [], []
     for group in counts.held_out + 1:
         cells = papalexi.expression[papalexi.group_start[group] : papalexi.group_start[group + 1]].toarray()
         genes = range(cells.shape[1])
@@ -130,7 +133,12 @@ def test_crps_from_counts_is_near_that_of_the_measured_cells_one_by_one(papalexi
             for g in genes
         ]
         expected.append(np.mean(scores))
-    np.testing.assert_allclose(found, expected, rtol=bound)
+        # Over pairs of different cells, each of which is counted once from either side.
+        ranks, n_cells = np.arange(1, len(cells) + 1)[:, None], len(cells)
+        apart = (2 * (2 * ranks - n_cells - 1) * np.sort(cells, axis=0)).sum(0) / (n_cells * (n_cells - 1))
+        energy.append(np.mean(2 * np.array(scores) - apart))
+    np.testing.assert_allclose(found["crps"], expected, rtol=bound)
+    np.testing.assert_allclose(found["energy_distance"], energy, atol=0.0003)
 
 
 def test_relative_error_by_hand_leaves_out_genes_without_an_observation():
@@ -171,9 +179,9 @@ def ranked(screen):
         *tensors(np.stack(moments.power_sums), moments.n_cells[:, None].astype(float), moments.minimum, moments.maximum)
     )
     mean, variance = statistics.mean.numpy(), statistics.variance.numpy()
-    order = rank_by_welch_t(mean[1:], variance[1:], moments.n_cells[1:], mean[0], variance[0], int(moments.n_cells[0]))
+    tested = welch_test(mean[1:], variance[1:], moments.n_cells[1:], mean[0], variance[0], int(moments.n_cells[0]))
     genes = np.array(screen.genes)
-    return {name: list(genes[row]) for name, row in zip(screen.perturbations, order, strict=True)}
+    return {name: list(genes[row]) for name, row in zip(screen.perturbations, tested.ranking, strict=True)}
 
 
 def test_genes_are_ranked_as_scanpy_ranks_them_on_measured_cells(papalexi):
@@ -232,14 +240,112 @@ def study(tmp_path_factory):
     screen = simulate_screen(0, simulation).screen
     folds = assign_folds(screen.perturbations, 3, 0)
     store = open_or_build(tmp_path_factory.mktemp("stores"), screen, folds, [10, 40, 160])
-    return {n_bins: (store.fold(0, n_bins), store.moments) for n_bins in (10, 40, 160)}
+    return {n_bins: (store, store.fold(0, n_bins)) for n_bins in (10, 40, 160)}
+
+
+@pytest.fixture(scope="module")
+def screen_of_targets(tmp_path_factory):
+    """A screen that measures the genes it perturbs, one fold of it in 20 bins, and its held-out perturbations."""
+    random = np.random.default_rng(7)
+    genes = [f"G{number:02d}" for number in range(40)]
+    sizes = {"": 90} | {name: int(random.integers(20, 40)) for name in [*genes[:10], "G10+G11", "other"]}
+    labels = np.repeat(list(sizes), list(sizes.values()))
+    rates = random.gamma(2, 1, 40) * np.exp(0.7 * random.normal(size=(len(sizes), 40)))
+    counts = random.poisson(np.repeat(rates, list(sizes.values()), axis=0))
+    screen = group_cells(sp.csr_matrix(np.log1p(counts / 2)), list(labels), genes, "targets")
+    folds = np.array([0] * 6 + [1] * 6)
+    folds[list(screen.perturbations).index("G10+G11")] = folds[list(screen.perturbations).index("other")] = 0
+    store = open_or_build(tmp_path_factory.mktemp("targets"), screen, folds, [20], n_replicates=4)
+    return screen, store, held_out_targets(store, store.fold(0, 20), CPU, 4)
+
+
+def cells_of(screen, name):
+    group = [*screen.perturbations].index(name) + 1 if name else 0
+    return screen.expression[screen.group_start[group] : screen.group_start[group + 1]].toarray().astype(np.float64)
+
+
+def test_scores_of_means_are_those_of_the_cells_themselves(screen_of_targets):
+    screen, store, held_out = screen_of_targets
+    names = [store.perturbations[number] for number in np.flatnonzero(store.folds == 0)]
+    control, cells = cells_of(screen, ""), [cells_of(screen, name) for name in names]
+    means = np.stack([of_one.mean(0) for of_one in cells])
+    predicted = 0.6 * means + 0.4 * means.mean(0) + 0.1 * np.random.default_rng(0).normal(size=means.shape)
+    found = evaluate(predicted_means(torch.from_numpy(predicted), held_out.control_mean), held_out)
+    training = [cells_of(screen, store.perturbations[number]).mean(0) for number in np.flatnonzero(store.folds != 0)]
+    origins = {"pearson_delta": control.mean(0), "pearson_delta_hat": np.mean(training, axis=0)}
+    for row, name in enumerate(names):
+        others = ~np.isin(screen.genes, name.split("+"))
+        assert (~others).sum() == {"other": 0, "G10+G11": 2}.get(name, 1)
+        expected = {
+            metric: scipy.stats.pearsonr(predicted[row] - origin, means[row] - origin).statistic
+            for metric, origin in origins.items()
+        }
+        shifts = predicted[row] - control.mean(0), means[row] - control.mean(0)
+        expected["pearson_delta_no_target"] = scipy.stats.pearsonr(*(shift[others] for shift in shifts)).statistic
+        distances = np.abs(means - predicted[row])[:, others].sum(1)
+        expected["pds"] = 1 - (distances < distances[row]).mean()
+        error = predicted[row] - means[row]
+        expected |= {"l2": np.linalg.norm(error), "mse": (error**2).mean(), "mae": np.abs(error).mean()}
+        expected["mse_corrected"] = (error**2 - cells[row].var(0, ddof=1) / len(cells[row])).mean()
+        p = scipy.stats.ttest_ind(cells[row], control, equal_var=False).pvalue
+        significant = scipy.stats.false_discovery_control(np.nan_to_num(p, nan=1.0)) < 0.05
+        # As scanpy, with its offset; a predicted mean below 0 is none.
+        of_control = np.expm1(control.mean(0)[significant]) + 1e-9
+        changes = [
+            np.log2((np.expm1(x[significant].clip(0)) + 1e-9) / of_control) for x in (predicted[row], means[row])
+        ]
+        expected["de_spearman"] = scipy.stats.spearmanr(*changes).statistic
+        for metric, value in expected.items():
+            assert found[metric][row] == pytest.approx(value, rel=1e-6), (metric, name)
+
+
+def test_scores_of_histograms_are_those_of_the_cells_themselves(screen_of_targets):
+    screen, store, held_out = screen_of_targets
+    names = [store.perturbations[number] for number in np.flatnonzero(store.folds == 0)]
+    lower, width = held_out.lower.numpy(), held_out.width.numpy()
+    predicted = torch.from_numpy(np.random.default_rng(1).dirichlet(np.full(20, 2.0), held_out.moments.mean.shape))
+    found = scored(predicted, predicted[0], held_out)
+    fine = (np.arange(20 * 400) + 0.5) / 400
+    for row, name in enumerate(names):
+        cells, energy = cells_of(screen, name), []
+        inside = np.zeros(4)
+        for gene in range(40):
+            masses, x = predicted[row, gene].numpy(), cells[:, gene]
+            points, weights = lower[gene] + width[gene] * fine, np.repeat(masses, 400)
+            squared = scipy.stats.energy_distance(points, x, u_weights=weights) ** 2
+            gini = np.abs(x[:, None] - x).mean()
+            energy.append(squared - gini / (len(x) - 1))  # over pairs of different cells
+            bins = np.clip(((x - lower[gene]) / width[gene]).astype(int), 0, 19)
+            cdf = np.concatenate([[0], masses.cumsum()])
+            transformed = np.random.default_rng(gene).uniform(cdf[bins], cdf[bins + 1], (200, len(x)))
+            inside += [(np.abs(transformed - 0.5) < level / 2).mean() for level in (0.5, 0.8, 0.9, 0.95)]
+        assert found["energy_distance"][row] == pytest.approx(np.mean(energy), rel=0.01)
+        coverages = [found[f"coverage{level}"][row] for level in (50, 80, 90, 95)]
+        np.testing.assert_allclose(coverages, inside / 40, atol=0.005)
+
+
+def test_perturbations_are_scored_in_batches_as_all_at_once(screen_of_targets, monkeypatch):
+    *_, held_out = screen_of_targets
+    predicted = torch.from_numpy(np.random.default_rng(2).dirichlet(np.ones(20), held_out.moments.mean.shape))
+    whole = scored(predicted, predicted[0], held_out)
+    sizes = []
+
+    def predict(batch):
+        sizes.append(len(batch.rows))
+        return predicted_histograms(predicted[batch.rows], predicted[0], batch.lower, batch.width)
+
+    for at_once in (1, 3):
+        monkeypatch.setattr("histpert.metrics.held_out.SCORED_AT_ONCE", at_once)
+        for name, values in evaluate_in_batches(predict, held_out).items():
+            np.testing.assert_allclose(values, whole[name], rtol=1e-12, err_msg=name)
+    assert sizes == [1] * 8 + [3, 3, 2]
 
 
 def scores_of(study, n_bins, predict):
     """Scores of what `predict` makes of control and observed masses."""
-    counts, moments = study[n_bins]
-    held_out = held_out_targets(counts, moments, CPU)
-    control = torch.from_numpy(counts.control_counts / moments.n_cells[0])
+    store, counts = study[n_bins]
+    held_out = held_out_targets(store, counts, CPU)
+    control = torch.from_numpy(counts.control_counts / store.moments.n_cells[0])
     return scored(predict(control, held_out.masses), control, held_out)
 
 
@@ -255,9 +361,9 @@ def test_predicting_control_has_a_relative_error_of_the_mean_of_one(study, n_bin
     def control_histogram(control, observed):
         return smoothed(control.to(dtype), 1e-4).expand_as(observed)
 
-    counts, moments = study[n_bins]
-    held_out = held_out_targets(counts, moments, CPU)
-    control = smoothed(torch.from_numpy(counts.control_counts / moments.n_cells[0]).to(dtype), 1e-4)
+    store, counts = study[n_bins]
+    held_out = held_out_targets(store, counts, CPU)
+    control = smoothed(torch.from_numpy(counts.control_counts / store.moments.n_cells[0]).to(dtype), 1e-4)
     scores = scored(control.expand_as(held_out.masses), control, held_out)
     np.testing.assert_allclose(scores["rmae_mean"], 1, rtol=1e-9)
     assert np.isnan(scores["pearson_top50"]).all()
@@ -275,15 +381,18 @@ def test_the_observed_histogram_comes_ever_nearer_to_its_cells(study):
 
 
 def test_means_alone_are_scored_as_means_and_nothing_else(study):
-    counts, moments = study[40]
-    held_out = held_out_targets(counts, moments, CPU)
+    store, counts = study[40]
+    held_out = held_out_targets(store, counts, CPU)
     means = held_out.moments.mean + 0.1 * torch.arange(4, dtype=torch.float64)[:, None]
     found = evaluate(predicted_means(means, held_out.control_mean), held_out)
     shift = (held_out.moments.mean - held_out.control_mean).abs().sum(1)
     np.testing.assert_allclose(found["rmae_mean"], 0.1 * np.arange(4) * means.shape[1] / shift.numpy())
     np.testing.assert_allclose(found["pearson_top100"], 1)
-    for name in ("nll", "rmae_var", "rmae_skew", "rmae_kurt", "w1", "crps"):
-        assert np.isnan(found[name]).all()
+    np.testing.assert_allclose(found["mae"], 0.1 * np.arange(4), atol=1e-12)
+    for name in METRICS:
+        of_means = name in ("rmae_mean", "de_spearman", "pds", "l2", "mse", "mae", "mse_corrected")
+        if not of_means and not name.startswith("pearson_"):
+            assert np.isnan(found[name]).all(), name
 
 
 def test_the_observed_histogram_scores_better_than_control(study):
@@ -308,7 +417,7 @@ def test_control_is_as_wrong_as_an_independent_implementation_found(
     for fold in range(9):
         counts = store.fold(fold, n_bins)
         control = smoothed(torch.from_numpy(counts.control_counts / papalexi.n_cells[0]), 1e-4)
-        held_out = held_out_targets(counts, store.moments, CPU)
+        held_out = held_out_targets(store, counts, CPU)
         moments = held_out.moments._replace(skewness=held_out.moments.skewness.nan_to_num(0.0))
         found = scored(control.expand_as(held_out.masses), control, replace(held_out, moments=moments))
         for name, values in errors.items():

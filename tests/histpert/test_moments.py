@@ -6,7 +6,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from histpert.moments import histogram_mean, histogram_moments, moments_from_sums
+from histpert.moments import histogram_mean, histogram_moments, histogram_moments_both, moments_from_sums
 
 
 def integrated(masses, width):
@@ -36,6 +36,41 @@ def test_histogram_moments_agree_with_quadrature(n_bins, lower):
     np.testing.assert_allclose(moments.mean, lower + expected[..., 0], rtol=1e-12)
     for found, wanted in zip(moments[1:], np.moveaxis(expected, -1, 0)[1:], strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-8, atol=1e-10)
+
+
+def test_zeros_are_a_point_where_the_first_bin_is_centred_on_them():
+    random = np.random.default_rng(1)
+    masses, width = random.dirichlet(np.full(8, 0.7), (2, 3)), np.array([0.3, 0.1, 0.5])
+    lower = np.array([-0.15, 0.02, -0.25])  # the smallest value of the second gene is not 0
+    paper, zero_atom = histogram_moments_both(*map(torch.from_numpy, (masses, lower, width)))
+    for found, expected in zip(paper, histogram_moments(*map(torch.from_numpy, (masses, lower, width))), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    edges = lower[:, None] + width[:, None] * np.arange(9)
+
+    def raw(k):  # of a mixture of a point and uniform bins
+        of_bin = (edges[:, 1:] ** (k + 1) - edges[:, :-1] ** (k + 1)) / ((k + 1) * width[:, None])
+        of_bin[[0, 2], 0] = 0
+        return (masses * of_bin).sum(-1)
+
+    m1, m2, m3, m4 = (raw(k) for k in (1, 2, 3, 4))
+    variance = m2 - m1**2
+    np.testing.assert_allclose(zero_atom.mean, m1, rtol=1e-10)
+    np.testing.assert_allclose(zero_atom.variance, variance, rtol=1e-10)
+    np.testing.assert_allclose(zero_atom.skewness, (m3 - 3 * m1 * m2 + 2 * m1**3) / variance**1.5, rtol=1e-8)
+    fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+    np.testing.assert_allclose(zero_atom.kurtosis, fourth / variance**2 - 3, rtol=1e-7)
+    for both, one in zip(paper, zero_atom, strict=True):
+        assert (both[:, 1] == one[:, 1]).all()
+    assert (zero_atom.variance[:, [0, 2]] < paper.variance[:, [0, 2]]).all()
+
+
+def test_all_cells_at_zero_have_no_skewness_in_the_reading_that_says_so():
+    masses = torch.eye(4, dtype=torch.float64)[:1]
+    paper, zero_atom = histogram_moments_both(masses, torch.tensor([-0.5]).double(), torch.tensor([1.0]).double())
+    assert paper.variance.item() == pytest.approx(1 / 12)
+    assert zero_atom.variance.item() == 0
+    assert zero_atom.skewness.isnan().all()
+    assert zero_atom.kurtosis.isnan().all()
 
 
 def test_moments_of_a_narrow_histogram_far_from_zero_keep_their_digits():

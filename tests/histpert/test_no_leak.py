@@ -200,7 +200,7 @@ def test_the_held_out_cells_themselves_are_scored_as_altered(sides, n_bins):
     assert counts[0].held_out.tolist() == counts[1].held_out.tolist()
     assert (counts[0].held_out_counts != counts[1].held_out_counts).any()
     assert counts[1].held_out_outside.sum() > counts[0].held_out_outside.sum()
-    targets = [held_out_targets(fold, side.store.moments, CPU) for fold, side in zip(counts, sides, strict=True)]
+    targets = [held_out_targets(side.store, fold, CPU) for fold, side in zip(counts, sides, strict=True)]
     assert unlike(*({"lower": target.lower, "width": target.width} for target in targets)) == set()
     assert unlike(*({"control_mean": target.control_mean} for target in targets)) == set()
     assert not torch.equal(targets[0].moments.mean, targets[1].moments.mean)

@@ -21,7 +21,7 @@ from histpert.screens import PRESETS, assign_folds, simulate_screen
 from histpert.targets import held_out_targets, training_targets
 
 CPU = torch.device("cpu")
-N_FOLDS, N_BINS = 3, 15
+N_FOLDS, N_BINS, N_REPLICATES = 3, 15, 4
 SETTINGS = ModelSettings(epochs=100)
 SIMULATION = replace(PRESETS["easy"], n_genes=120, n_cells=7_000, n_control=700, min_cells=40, max_cells=100)
 FLOORS = ("Non-Ctrl Hist", "Ctrl Hist")
@@ -48,7 +48,7 @@ def scores(simulated, tmp_path_factory):
     """Every metric for every perturbation: by embeddings for the network, and for the floors, which look at none."""
     screen = simulated.screen
     folds = assign_folds(screen.perturbations, N_FOLDS, 0)
-    store = open_or_build(tmp_path_factory.mktemp("store"), screen, folds, [N_BINS])
+    store = open_or_build(tmp_path_factory.mktemp("store"), screen, folds, [N_BINS], n_replicates=N_REPLICATES)
 
     def cross_validated(method, vectors):
         found = {metric: np.full(len(folds), np.nan) for metric in METRICS}
@@ -57,7 +57,7 @@ def scores(simulated, tmp_path_factory):
             model = METHODS[method](SETTINGS)
             deque(model.fit(training_targets(counts, store.moments, vectors, CPU)), maxlen=0)
             predicted = model.predict(torch.from_numpy(vectors[counts.held_out]))
-            held_out = held_out_targets(counts, store.moments, CPU)
+            held_out = held_out_targets(store, counts, CPU, N_REPLICATES)
             for metric, values in evaluate(predicted, held_out).items():
                 found[metric][counts.held_out] = values
         return found
@@ -70,8 +70,15 @@ def scores(simulated, tmp_path_factory):
 
 def lead(scores, first, second, metric):
     """Paired t over held-out perturbations, above 0 where `first` is the better one."""
-    sign = 1 if METRICS[metric].higher_is_better else -1
-    return sign * scipy.stats.ttest_rel(scores[first][metric], scores[second][metric]).statistic
+    costs = (cost(scores[name][metric], metric) for name in (second, first))
+    return scipy.stats.ttest_rel(*costs, nan_policy="omit").statistic
+
+
+def cost(values, metric):
+    """Lower is better."""
+    if (target := METRICS[metric].target) is not None:
+        return np.abs(values - target)
+    return -values if METRICS[metric].higher_is_better else values
 
 
 def test_permuted_embeddings_are_those_of_other_genes(simulated):
@@ -90,8 +97,12 @@ def test_permuted_embeddings_are_those_of_other_genes(simulated):
 def test_every_perturbation_is_scored_by_every_metric(scores):
     for name, found in scores.items():
         for metric, values in found.items():
-            undefined = name == "Ctrl Hist" and metric.startswith("pearson")  # it predicts no shift at all
-            assert np.isnan(values).all() if undefined else np.isfinite(values).all(), (name, metric)
+            # Ctrl Hist predicts no shift from control at all.
+            of_shifts = metric == "de_spearman" or (metric.startswith("pearson") and metric != "pearson_delta_hat")
+            if name == "Ctrl Hist" and of_shifts:
+                assert np.isnan(values).all(), metric
+            else:  # some perturbations have fewer than three significant genes
+                assert np.isfinite(values).mean() >= (0.8 if metric == "de_spearman" else 1), (name, metric)
     np.testing.assert_allclose(scores["Ctrl Hist"]["rmae_mean"], 1, atol=1e-4)
 
 
@@ -103,8 +114,8 @@ def test_good_embeddings_beat_the_floors_clearly(scores, metric):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_more_embeddings_tell_the_better_the_prediction(scores, metric):
-    means = [scores[name][metric].mean() for name in ("good", "poor", "permuted")]
-    assert means == sorted(means, reverse=METRICS[metric].higher_is_better)
+    means = [np.nanmean(cost(scores[name][metric], metric)) for name in ("good", "poor", "permuted")]
+    assert means == sorted(means)
 
 
 # The shape of a distribution is left out here, because the pooled histogram is a weak floor for it: it is wider than

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +11,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histpert.errors import InputError
-from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, read_table, write_atomically, write_json, write_table
+from histpert.results import (
+    METRICS,
+    PERTURBATION_SCHEMA,
+    TRIAL_SCHEMA,
+    read_table,
+    write_atomically,
+    write_json,
+    write_table,
+)
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 TRIALS = [
     {"trial_id": "a1", "method": "MLP+Hist", "n_bins": 15, "hidden": [128, 64], "fold": 0, "status": "ok", "w1": 0.25},
     {"trial_id": "b2", "method": "Ctrl Hist", "n_bins": 5, "fold": 1, "status": "failed", "error": "line 1\nline µ"},
 ]
+
+
+def test_every_metric_is_a_column_of_both_tables_with_a_line_that_says_what_it_means_and_a_place_in_the_docs():
+    rows = [line.split("|") for line in DOCUMENTED.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    better = {name.strip(" `"): row[4].strip() for row in rows for name in row[1].split(",")}
+    assert list(better) == list(METRICS)
+    for name, metric in METRICS.items():
+        assert name in TRIAL_SCHEMA.names
+        assert name in PERTURBATION_SCHEMA.names
+        assert metric.label
+        assert len(metric.meaning.splitlines()) == 1
+        if metric.target is None:
+            assert better[name] == ("higher" if metric.higher_is_better else "lower")
+        else:
+            assert str(metric.target) in better[name].removeprefix("near ").split(", ")
+    assert len({metric.label for metric in METRICS.values()}) == len(METRICS)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):

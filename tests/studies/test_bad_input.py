@@ -405,6 +405,12 @@ BAD: dict[str, dict[str, Case]] = {
         "a fold that is none": asked("--folds 3 --only-folds 1 3", "--only-folds 3", "0 to 2"),
         "a metric that is none": asked("--objectives crps f1", "--objectives f1", "crps", script="search"),
         "a metric twice": asked("--objectives crps crps", "--objectives", script="search"),
+        "a metric without a better side": asked(
+            "--objectives crps coverage90", "coverage90", "better", script="search"
+        ),
+        "a metric of replicates": asked(
+            "--objectives pearson_delta_split", "pearson_delta_split", "replicates", script="search"
+        ),
         "likelihood across bins": asked("--objectives nll", "--objectives nll", "--bins", script="search"),
         "all folds judge": asked("--folds 2 --judging-folds 0 1", "--judging-folds", script="search"),
         "a judge that is none": asked("--judging-folds 9", "--judging-folds", "0 to 8", script="search"),

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from histpert import targets
 from histpert.losses import composed_loss
 from histpert.models import METHODS, mlp_hist
+from histpert.observed_cells import HeldOutCells
 from histpert.settings import ModelSettings
 from studies import trial
 from studies.data import prepare
@@ -31,7 +32,7 @@ SHAPES = {
     "counts": (30, ModelSettings(epochs=1, hidden=(1,), batch_size=2)),
     "weights": (30, ModelSettings(epochs=1, hidden=(512, 256, 512))),
     "a step": (30, ModelSettings(epochs=1, hidden=(8,))),
-    "scoring": (2, ModelSettings(epochs=1, hidden=(8,))),
+    "scoring": (2, ModelSettings(epochs=1, hidden=(8,), batch_size=1)),
 }
 """What takes most, the folds of 90 perturbations x 200 genes, and settings."""
 
@@ -98,6 +99,7 @@ def as_on_a_gpu() -> Iterator[DeviceMemory]:
         for name in ("training_targets", "held_out_targets"):
             patch.setattr(trial, name, memory.sent(getattr(trial, name)))
         patch.setattr(targets, "CellSums", memory.sent(targets.CellSums))
+        patch.setattr(HeldOutCells, "positions", memory.sent(HeldOutCells.positions))
         with memory:
             yield memory
 
@@ -143,6 +145,14 @@ def test_weights_of_the_losses_are_seen(plans, ce, wass):
     settings = ModelSettings(epochs=1, hidden=(8,), **weights)
     measured, forecast = measured_and_forecast(plans[30], Job("MLP+Hist", 35, 0, settings))
     assert measured <= forecast <= 1.4 * measured
+
+
+@pytest.mark.parametrize("batch_size", [2, 45])
+@pytest.mark.parametrize("method", ["TG", "ZITG"])
+def test_methods_on_sums_need_what_was_forecast_and_not_much_less(plans, method, batch_size):
+    settings = ModelSettings(epochs=1, hidden=(8,), batch_size=batch_size)
+    measured, forecast = measured_and_forecast(plans[2], Job(method, 5, 0, settings))
+    assert measured <= forecast <= 1.3 * measured
 
 
 @pytest.mark.parametrize("method", [OBSERVED, *METHODS])
