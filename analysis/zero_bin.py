@@ -29,12 +29,10 @@ from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 from histpert.plots import save_figure, split_differences
 from histpert.prediction_files import SavedPredictions
-from histpert.results import write_atomically
+from histpert.results import MASS_FLOOR, write_atomically
 
-__all__ = ["MASS_FLOOR", "SplitLikelihood", "draw_zero_bin", "main", "split_likelihood", "zero_bin_table"]
+__all__ = ["SplitLikelihood", "draw_zero_bin", "main", "split_likelihood", "zero_bin_table"]
 
-MASS_FLOOR = 1e-6
-"""Least predicted mass of a bin, as in `histpert.metrics.distances.MASS_FLOOR`, which needs torch."""
 
 PARTS = {"zero": "zero or not", "rest": "how much, if not zero", "nll": "total"}
 

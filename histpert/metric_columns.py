@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["METRICS", "Metric"]
+__all__ = ["MASS_FLOOR", "METRICS", "Metric"]
+
+MASS_FLOOR = 1e-6
+"""Least predicted mass of a bin in the likelihood: one cell in a bin predicted empty costs 14 nats, not infinity."""
 
 
 @dataclass(frozen=True)

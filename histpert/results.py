@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from histpert.errors import InputError
-from histpert.metric_columns import METRICS, Metric
+from histpert.metric_columns import MASS_FLOOR, METRICS, Metric
 
 __all__ = [
     "CONFIGURATION_SCHEMA",
+    "MASS_FLOOR",
     "METRICS",
     "PERTURBATION_SCHEMA",
     "SCREEN_SCHEMAS",
@@ -56,6 +57,8 @@ TRIAL_SCHEMA = pa.schema(
         ("batch_size", pa.int32()),
         ("epochs", pa.int32()),
         ("control_smoothing", pa.float64()),
+        ("output_scale", pa.float64()),
+        ("nll_floor", pa.float64()),
         ("variant", pa.string()),
         ("fold", pa.int32()),
         ("n_folds", pa.int32()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from statistics import fmean
 from typing import Any, Literal
 
@@ -23,29 +22,24 @@ from scipy.stats import rankdata
 
 from histpert.errors import InputError
 from histpert.results import METRICS
-from histpert.settings import LARGEST_SEED, ModelSettings
+from histpert.settings import LARGEST_SEED, ModelSettings, weight_triples
 from studies.ledger import Ledger, content_id, is_done
 from studies.trial import Job, Plan
 from studies.tuning import Trials
 
-__all__ = ["ConfigurationJobs", "SearchRecord", "search_space", "weight_triples"]
+__all__ = ["ConfigurationJobs", "SearchRecord", "search_space"]
 
 STOPPED = "stopped"
 """Mark of a trial whose process died: its configuration is tried again."""
-
-
-def weight_triples() -> list[str]:
-    """The 15 loss weights of step 0.25 that add to 1: of cross-entropy, Wasserstein-1 and squared error of the mean."""
-    return [
-        f"{ce / 4:g} {wass / 4:g} {(4 - ce - wass) / 4:g}" for ce, wass in product(range(5), repeat=2) if ce + wass <= 4
-    ]
 
 
 def search_space(bins: Sequence[int], largest_layer: int) -> dict[str, BaseDistribution]:
     """What is searched. Hidden layers are of one width, which leaves two numbers for their sizes."""
     return {
         "n_bins": CategoricalDistribution(sorted(set(bins))),
-        "weights": CategoricalDistribution(weight_triples()),
+        "weights": CategoricalDistribution(
+            [" ".join(f"{weight:g}" for weight in triple) for triple in weight_triples()]
+        ),
         "n_layers": IntDistribution(1, 3),
         "width": IntDistribution(min(32, largest_layer), largest_layer, log=True),
         "dropout": FloatDistribution(0.0, 0.6),

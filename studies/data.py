@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,13 @@ from histpert.embeddings import GeneEmbeddings, match_genes, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
-from histpert.screens import PRESETS, GroupedCells, assign_folds, open_screen, simulate_screen
+from histpert.screens import PRESETS, GroupedCells, assign_cluster_folds, assign_folds, open_screen, simulate_screen
 from histpert.threads import Progress
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
 from studies.store_progress import store_progress
 
-__all__ = ["N_REPLICATES", "StudyData", "check_writable", "prepare"]
+__all__ = ["N_REPLICATES", "StudyData", "check_writable", "prepare", "with_permuted_embeddings"]
 
 N_REPLICATES = 16
 """Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
@@ -87,11 +87,14 @@ def prepare(
             print(f"screen {screen.name}", flush=True)
             for note in notes:
                 print(f"  {note}", flush=True)
-        folds = assign_folds(screen.perturbations, n_folds or options.folds, options.model.seed)
+        vectors, n_folds = embeddings.lookup(screen.perturbations), n_folds or options.folds
+        if options.hold_out == "clusters":
+            folds = assign_cluster_folds(vectors, n_folds, options.model.seed)
+        else:
+            folds = assign_folds(screen.perturbations, n_folds, options.model.seed)
         stored = bin_counts, progress, options.cache, n_replicates, apart
         store = open_or_build(options.store, screen, folds, *stored)
-    vectors = embeddings.lookup(screen.perturbations)
-    return StudyData(
+    data = StudyData(
         screen=screen.name,
         screen_fingerprint=store.fingerprint,
         embeddings=embeddings.name,
@@ -103,6 +106,17 @@ def prepare(
         notes=notes,
         n_replicates=n_replicates,
     )
+    return with_permuted_embeddings(data, options.model.seed) if options.permute_embeddings else data
+
+
+def with_permuted_embeddings(data: StudyData, seed: int) -> StudyData:
+    """The same, each perturbation with the embedding of another one."""
+    shift = np.random.default_rng(seed).permutation(len(data.vectors))
+    vectors = np.empty_like(data.vectors)
+    vectors[shift] = data.vectors[np.roll(shift, 1)]  # along one cycle, so that none keeps its own
+    name = f"{data.embeddings} (permuted)"
+    fingerprint = GeneEmbeddings(name, data.perturbations, vectors).fingerprint()
+    return replace(data, embeddings=name, embeddings_fingerprint=fingerprint, vectors=vectors)
 
 
 def check_writable(out: Path, study: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import tyro
 
@@ -43,6 +43,10 @@ class StudyOptions:
     model: ModelSettings = field(default_factory=ModelSettings)
     folds: int = 9
     """Folds of the cross-validation over perturbations."""
+    hold_out: Literal["random", "clusters"] = "random"
+    """What a fold holds out: perturbations drawn at random, or whole clusters of embeddings, which are harder."""
+    permute_embeddings: bool = False
+    """Give each perturbation the embedding of another: what is still predicted is not told by embeddings."""
     only_folds: tuple[int, ...] = ()
     """Run these folds alone, of 0 to --folds less 1; a later run adds others. Default: all."""
     out: Path = field(default_factory=default_out)

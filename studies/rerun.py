@@ -21,7 +21,13 @@ from histpert.errors import InputError
 from studies.options import StudyOptions, run_script
 from studies.provenance import differences
 
-STUDIES = {"bin_sweep": "BinSweep", "search": "Search"}
+STUDIES = {
+    "bin_sweep": "BinSweep",
+    "loss_weights": "LossWeights",
+    "methods": "Methods",
+    "open_choices": "OpenChoices",
+    "search": "Search",
+}
 """Script of each study, and the class of its options."""
 
 

@@ -53,6 +53,8 @@ class Job:
     n_bins: int
     fold: int
     settings: ModelSettings
+    variant: str = ""
+    """The one choice in which it differs from what a study takes by default."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class Plan:
             "embeddings": self.data.embeddings,
             "method": job.method,
             "n_bins": job.n_bins,
+            "variant": job.variant,
             "fold": job.fold,
             "n_folds": self.n_folds,
             "n_threads": self.n_threads,
@@ -171,7 +174,7 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
             predict, seconds, n_parameters = None, 0.0, 0
         else:
             predict, seconds, n_parameters = _fitted(plan, job, counts, training)
-            scores = evaluate_in_batches(predict, held_out)
+            scores = evaluate_in_batches(predict, held_out, job.settings.nll_floor)
     rows = _perturbation_rows(plan, job, store, counts, held_out, scores)
     trial = plan.row(job) | {
         "status": "ok",
@@ -221,6 +224,7 @@ def _perturbation_rows(
         "screen": plan.data.screen,
         "method": job.method,
         "n_bins": job.n_bins,
+        "variant": job.variant,
         "fold": job.fold,
     }
     return [

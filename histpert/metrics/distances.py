@@ -7,8 +7,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from histpert.metric_columns import MASS_FLOOR
+
 __all__ = [
-    "MASS_FLOOR",
     "CellPositions",
     "cell_positions",
     "continuous_ranked_probability",
@@ -16,9 +17,6 @@ __all__ = [
     "mean_difference",
     "negative_log_likelihood",
 ]
-
-MASS_FLOOR = 1e-6
-"""Least predicted mass of a bin in the likelihood: one cell in a bin predicted empty costs 14 nats, not infinity."""
 
 
 def negative_log_likelihood(

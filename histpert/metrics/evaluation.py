@@ -11,7 +11,7 @@ from torch import Tensor
 
 from histpert.densities import Density
 from histpert.losses import wasserstein1
-from histpert.metric_columns import METRICS
+from histpert.metric_columns import MASS_FLOOR, METRICS
 from histpert.metrics.calibration import coverage
 from histpert.metrics.distances import continuous_ranked_probability, energy_distance, negative_log_likelihood
 from histpert.metrics.held_out import HeldOut
@@ -26,18 +26,21 @@ Scores = Mapping[str, Float[np.ndarray, "perturbation"]]
 OF_DISTRIBUTIONS = ("nll", "w1", "crps", "energy_distance", "coverage50", "coverage80", "coverage90", "coverage95")
 
 
-def evaluate_in_batches(predict: Callable[[HeldOut], Prediction], held_out: HeldOut) -> Scores:
+def evaluate_in_batches(
+    predict: Callable[[HeldOut], Prediction], held_out: HeldOut, nll_floor: float = MASS_FLOOR
+) -> Scores:
     """Every metric of `histpert.results.METRICS`, few perturbations in memory at a time.
 
     Args:
         predict: What is predicted of some of the held-out perturbations.
         held_out: What was observed of all of them.
+        nll_floor: Least predicted mass of a bin in the likelihood.
     """
-    parts = [evaluate(predict(batch), batch) for batch in held_out.batches()]
+    parts = [evaluate(predict(batch), batch, nll_floor) for batch in held_out.batches()]
     return {name: np.concatenate([part[name] for part in parts]) for name in METRICS}
 
 
-def evaluate(prediction: Prediction, held_out: HeldOut) -> Scores:
+def evaluate(prediction: Prediction, held_out: HeldOut, nll_floor: float = MASS_FLOOR) -> Scores:
     """Every metric of `histpert.results.METRICS`, a value per held-out perturbation.
 
     Predicted statistics are those of the predicted distributions, observed ones those of the cells (appendix A). A
@@ -47,12 +50,13 @@ def evaluate(prediction: Prediction, held_out: HeldOut) -> Scores:
     Args:
         prediction: What was predicted of the held-out perturbations.
         held_out: What was observed.
+        nll_floor: Least predicted mass of a bin in the likelihood.
     """
     values = _of_statistics(prediction, held_out) | _of_shifts(prediction, held_out) | _of_means(prediction, held_out)
     if prediction.masses is None:
         values |= dict.fromkeys(OF_DISTRIBUTIONS, torch.full_like(values["mse"], torch.nan))
     else:
-        values |= _of_distributions(prediction.masses, prediction.density, held_out)
+        values |= _of_distributions(prediction.masses, prediction.density, held_out, nll_floor)
     return {name: values[name].cpu().numpy() for name in METRICS}
 
 
@@ -106,13 +110,13 @@ def _of_means(prediction: Prediction, held_out: HeldOut) -> dict[str, Tensor]:
 
 
 def _of_distributions(
-    predicted: Float[Tensor, "perturbation gene bin"], density: Density | None, held_out: HeldOut
+    predicted: Float[Tensor, "perturbation gene bin"], density: Density | None, held_out: HeldOut, nll_floor: float
 ) -> dict[str, Tensor]:
     observed, (positions, gini) = held_out.masses, held_out.cells.positions(held_out.rows)
     crps = continuous_ranked_probability(predicted, positions, held_out.width)
     energy = energy_distance(crps, gini, held_out.n_cells, squared=True, unbiased=True)
     if density is None:
-        likelihood = negative_log_likelihood(predicted, observed, held_out.width)
+        likelihood = negative_log_likelihood(predicted, observed, held_out.width, nll_floor)
     else:
         likelihood = density.negative_log_likelihood(held_out.cells.sums(held_out.rows))
     levels = (50, 80, 90, 95)

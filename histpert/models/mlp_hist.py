@@ -13,22 +13,21 @@ from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.models.interface import TrainingSet, smoothed
 from histpert.predictions import Prediction, predicted_histograms
-from histpert.settings import ModelSettings
+from histpert.settings import Layers, ModelSettings
 from histpert.training import train
 
 __all__ = ["HistogramNetwork", "MLPHist", "mlp", "n_parameters"]
 
 LEAKY_SLOPE = 0.01
-OUTPUT_SCALE = 0.01
-"""The output layer starts at this share of He's scale, so that training starts at the control histogram."""
 
 
-def mlp(n_features: int, hidden: Sequence[int], n_outputs: int, dropout: float) -> nn.Sequential:
+def mlp(n_features: int, n_outputs: int, shape: Layers) -> nn.Sequential:
     """Linear, LayerNorm, LeakyReLU and dropout per hidden layer, then a linear output near zero (section 4.1).
 
     Weights are He's for the LeakyReLU, biases zero. Drawn from torch's global generator.
     """
     layers: list[nn.Module] = []
+    hidden, dropout, output_scale = shape
     for n_in, n_out in zip((n_features, *hidden), hidden, strict=False):
         layers += [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.LeakyReLU(LEAKY_SLOPE), nn.Dropout(dropout)]
     network = nn.Sequential(*layers, nn.Linear(hidden[-1], n_outputs))
@@ -37,7 +36,7 @@ def mlp(n_features: int, hidden: Sequence[int], n_outputs: int, dropout: float) 
             nn.init.kaiming_normal_(layer.weight, a=LEAKY_SLOPE)
             nn.init.zeros_(layer.bias)
     with torch.no_grad():
-        network[-1].weight.mul_(OUTPUT_SCALE)  # pyright: ignore[reportCallIssue]
+        network[-1].weight.mul_(output_scale)  # pyright: ignore[reportCallIssue]
     return network
 
 
@@ -53,15 +52,14 @@ class HistogramNetwork(nn.Module):
     Args:
         control: Smoothed bin masses of control.
         n_features: Length of an embedding.
-        hidden: Sizes of the hidden layers.
-        dropout: Share of hidden units dropped in training.
+        shape: Of the network.
     """
 
     log_control: Tensor
 
-    def __init__(self, control: Float[Tensor, "gene bin"], n_features: int, hidden: Sequence[int], dropout: float):
+    def __init__(self, control: Float[Tensor, "gene bin"], n_features: int, shape: Layers):
         super().__init__()
-        self.shift = mlp(n_features, hidden, control.numel(), dropout)
+        self.shift = mlp(n_features, control.numel(), shape)
         self.register_buffer("log_control", control.log())
 
     def forward(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
@@ -82,11 +80,10 @@ class MLPHist:
         settings = self._settings
         self._control = smoothed(training.control, settings.control_smoothing)
         self._edges = training.lower, training.width
-        hidden = settings.hidden_sizes(len(training.embeddings))
-        n_features = training.embeddings.shape[1]
+        n_training, n_features = training.embeddings.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            network = HistogramNetwork(self._control.cpu(), n_features, hidden, settings.dropout)
+            network = HistogramNetwork(self._control.cpu(), n_features, settings.layers(n_training))
         self.network = network.to(self._control.device)
         weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
 

@@ -29,10 +29,10 @@ class MLPMean:
     def fit(self, training: TrainingSet, checkpoint: Checkpoint | None = None) -> Iterator[Float[Tensor, ""]]:
         """Train the network from the seed of the settings; torch's global generators are left as they were."""
         settings, self._control_mean = self._settings, training.control_mean
-        hidden = settings.hidden_sizes(len(training.embeddings))
+        n_training, n_features = training.embeddings.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            network = mlp(training.embeddings.shape[1], hidden, len(training.control_mean), settings.dropout)
+            network = mlp(n_features, len(training.control_mean), settings.layers(n_training))
         self.network = network.to(training.embeddings.device)
 
         def loss_of(shifts: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from histpert.densities import Density
 from histpert.models.interface import TrainingSet
 from histpert.models.mlp_hist import mlp
 from histpert.predictions import Prediction, predicted_densities
-from histpert.settings import ModelSettings
+from histpert.settings import Layers, ModelSettings
 from histpert.training import train
 
 __all__ = ["DensityNetwork", "TruncatedGaussian", "ZeroInflatedTruncatedGaussian"]
@@ -38,8 +38,7 @@ class DensityNetwork(nn.Module):
         upper: Right end.
         spike: Half the width of the spike around zero.
         n_features: Length of an embedding.
-        hidden: Sizes of the hidden layers.
-        dropout: Share of hidden units dropped in training.
+        shape: Of the network.
         has_spike: Whether there is one.
     """
 
@@ -55,15 +54,14 @@ class DensityNetwork(nn.Module):
         upper: Float[Tensor, "gene"],
         spike: Float[Tensor, "gene"],
         n_features: int,
-        hidden: Sequence[int],
-        dropout: float,
+        shape: Layers,
         has_spike: bool,
     ):
         super().__init__()
         for name, ends in (("lower", lower), ("upper", upper), ("spike", spike)):
             self.register_buffer(name, ends)
         self.register_buffer("start", torch.stack(self._start(control, has_spike)))
-        self.shift = mlp(n_features, hidden, self.start.numel(), dropout)
+        self.shift = mlp(n_features, self.start.numel(), shape)
 
     def _start(self, control: Cells, has_spike: bool) -> list[Float[Tensor, "gene"]]:
         """Parameters that give the moments of the control cells, roughly: training starts at control."""
@@ -114,7 +112,8 @@ class TruncatedGaussian:
         settings, self._control = self._settings, (training.control, training.control_mean)
         cells, control = training.cells(), training.control_cells()
         upper = training.lower + training.control.shape[-1] * training.width
-        shape = training.embeddings.shape[1], settings.hidden_sizes(len(training.embeddings)), settings.dropout
+        n_training, n_features = training.embeddings.shape
+        shape = n_features, settings.layers(n_training)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = DensityNetwork(control, training.lower, upper, training.width / 2, *shape, self.has_spike)

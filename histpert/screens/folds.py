@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from sklearn.preprocessing import normalize
 
 from histpert.errors import InputError
 
-__all__ = ["assign_folds"]
+__all__ = ["assign_cluster_folds", "assign_folds"]
+
+CLUSTERS_PER_FOLD = 3
+"""More of them, and folds are of more equal size, but less far from one another."""
 
 
 def assign_folds(perturbations: Sequence[str], n_folds: int, seed: int) -> Int[np.ndarray, "perturbation"]:
@@ -23,14 +29,49 @@ def assign_folds(perturbations: Sequence[str], n_folds: int, seed: int) -> Int[n
     Raises:
         InputError: Fewer than 2 folds, or fewer perturbations than folds.
     """
-    if n_folds < 2:
-        raise InputError(f"--folds {n_folds}: cross-validation needs at least 2 folds")
-    if len(perturbations) < n_folds:
-        raise InputError(
-            f"{len(perturbations)} perturbations cannot fill {n_folds} folds: "
-            "lower --folds, or check which perturbations the screen's notes say were left out"
-        )
+    _check(len(perturbations), n_folds)
     order = np.random.default_rng(seed).permutation(len(perturbations))
     folds = np.empty(len(perturbations), dtype=np.int64)
     folds[order] = np.arange(len(perturbations)) % n_folds
     return folds
+
+
+def assign_cluster_folds(
+    embeddings: Float[np.ndarray, "perturbation feature"], n_folds: int, seed: int
+) -> Int[np.ndarray, "perturbation"]:
+    """The same where a fold holds out whole clusters of embeddings: nothing like what is predicted is trained on.
+
+    Clusters are those of k-means on directions of centred embeddings, several for each fold; the largest are dealt out
+    first, each to the smallest fold.
+
+    Args:
+        embeddings: Of the perturbations.
+        n_folds: Number of folds, 2 or more.
+        seed: The same seed and embeddings give the same folds.
+
+    Raises:
+        InputError: Fewer than 2 folds, fewer perturbations than folds, or fewer different embeddings.
+    """
+    _check(len(embeddings), n_folds)
+    directions = normalize(embeddings - embeddings.mean(axis=0))
+    n_different = len(np.unique(directions, axis=0))
+    if n_different < n_folds:
+        raise InputError(f"--hold-out clusters: {n_different} different embeddings cannot fill {n_folds} folds")
+    n_clusters = min(CLUSTERS_PER_FOLD * n_folds, n_different)
+    clustering: Any = KMeans(n_clusters, n_init=10, random_state=seed)  # whose stubs want words for n_init
+    cluster = clustering.fit_predict(directions)
+    sizes, fold_of, filled = np.bincount(cluster), np.empty(n_clusters, dtype=np.int64), np.zeros(n_folds, dtype=int)
+    for number in np.argsort(-sizes, kind="stable"):
+        fold_of[number] = filled.argmin()
+        filled[fold_of[number]] += sizes[number]
+    return fold_of[cluster]
+
+
+def _check(n_perturbations: int, n_folds: int) -> None:
+    if n_folds < 2:
+        raise InputError(f"--folds {n_folds}: cross-validation needs at least 2 folds")
+    if n_perturbations < n_folds:
+        raise InputError(
+            f"{n_perturbations} perturbations cannot fill {n_folds} folds: "
+            "lower --folds, or check which perturbations the screen's notes say were left out"
+        )

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from saved import predictions, write_study
 
-from analysis.zero_bin import MASS_FLOOR, main, split_likelihood
-from histpert.metrics import distances
+from analysis.zero_bin import main, split_likelihood
 from histpert.metrics.distances import negative_log_likelihood
 
 
@@ -22,10 +21,6 @@ def likelihood(saved):
     observed = counts / counts.sum(-1, keepdim=True)
     predicted = torch.from_numpy(saved.predicted.astype(float))
     return negative_log_likelihood(predicted, observed, torch.from_numpy(saved.width)).numpy()
-
-
-def test_the_floor_is_that_of_the_metrics():
-    assert MASS_FLOOR == distances.MASS_FLOOR
 
 
 @given(st.integers(0, 1000), st.sampled_from([2, 5, 15, 35]), st.sampled_from([0.0, 0.5, 0.999]))

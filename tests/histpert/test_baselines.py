@@ -33,7 +33,7 @@ def part(training, numbers):
 
 def test_the_network_for_means_of_the_published_shape_has_the_published_number_of_parameters():
     with torch.device("meta"):
-        network = mlp(2_560, (1024, 512, 1024), 5_000, 0.2)
+        network = mlp(2_560, 5_000, ModelSettings().layers(1_000))
     assert sum(parameter.numel() for parameter in network.parameters()) == 8_802_696
 
 

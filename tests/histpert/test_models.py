@@ -83,7 +83,7 @@ def predictions(settings, training):
 
 def test_the_network_of_the_published_shape_has_the_published_number_of_parameters():
     with torch.device("meta"):
-        network = HistogramNetwork(torch.ones(5_000, 15), 2_560, (1024, 512, 1024), 0.2)
+        network = HistogramNetwork(torch.ones(5_000, 15), 2_560, ModelSettings().layers(1_000))
     assert sum(parameter.numel() for parameter in network.parameters()) == 80_552_696
 
 

@@ -22,7 +22,7 @@ def test_the_networks_of_the_published_shape_have_the_published_number_of_parame
     with torch.device("meta"):
         genes, none = torch.ones(5_000), torch.ones(0, dtype=torch.int64)
         cells = Cells(*(genes[None] for _ in range(4)), none, none, none.float(), none.float())
-        network = DensityNetwork(cells, genes, genes, genes, 2_560, (1024, 512, 1024), 0.2, has_spike)
+        network = DensityNetwork(cells, genes, genes, genes, 2_560, ModelSettings().layers(1_000), has_spike)
     assert sum(parameter.numel() for parameter in network.parameters()) == n_parameters
 
 

@@ -16,9 +16,9 @@ from werkzeug.test import Client
 
 from histpert.errors import InputError
 from histpert.results import METRICS
-from histpert.settings import ModelSettings
+from histpert.settings import ModelSettings, weight_triples
 from studies import search
-from studies.configurations import ConfigurationJobs, SearchRecord, search_space, weight_triples
+from studies.configurations import ConfigurationJobs, SearchRecord, search_space
 from studies.data import prepare
 from studies.engine import plan_of
 from studies.ledger import Ledger
@@ -41,7 +41,7 @@ def optuna_study(folder):
 
 
 def test_loss_weights_are_the_grid_of_the_paper():
-    triples = [tuple(map(float, triple.split())) for triple in weight_triples()]
+    triples = weight_triples()
     assert len(set(triples)) == 15
     assert all(sum(triple) == 1 and min(triple) >= 0 for triple in triples)
     assert {(0.0, 0.75, 0.25), (0.0, 0.0, 1.0), (0.5, 0.25, 0.25)} <= set(triples)
