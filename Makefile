@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store clean
+.PHONY: help study tables test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -9,6 +9,19 @@ help:  ## What can be made
 
 study: .venv/study  ## Run the bin sweep on the simulated screen, from set-up to figure
 	$(BIN)/python studies/bin_sweep.py
+
+tables: results-tables/screen.h5ad  ## All tables and figures of the histogram paper, on a simulated screen
+	for study in methods loss_weights open_choices bin_sweep; do \
+		keep=$$(test $$study != methods || echo --save-predictions); \
+		$(BIN)/python studies/$$study.py --screen $< --embeddings $(<:.h5ad=.good.npz) --epochs 300 \
+			--out $(<D) $$keep || exit; \
+	done
+	$(BIN)/python -m analysis.perturbation $(<D)/methods
+	$(BIN)/python -m analysis.zero_bin $(<D)/methods
+
+results-tables/screen.h5ad: .venv/study
+	mkdir -p $(@D)
+	$(BIN)/histpert simulate $@ --like easy --n-perturbations 150 --n-genes 300 --n-cells 16500 --n-control 1500
 
 test: .venv/dev  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,8 +57,7 @@ def assign_cluster_folds(
     if n_different < n_folds:
         raise InputError(f"--hold-out clusters: {n_different} different embeddings cannot fill {n_folds} folds")
     n_clusters = min(CLUSTERS_PER_FOLD * n_folds, n_different)
-    clustering: Any = KMeans(n_clusters, n_init=10, random_state=seed)  # whose stubs want words for n_init
-    cluster = clustering.fit_predict(directions)
+    cluster = KMeans(n_clusters, random_state=seed).fit_predict(directions)
     sizes, fold_of, filled = np.bincount(cluster), np.empty(n_clusters, dtype=np.int64), np.zeros(n_folds, dtype=int)
     for number in np.argsort(-sizes, kind="stable"):
         fold_of[number] = filled.argmin()
