@@ -15,7 +15,7 @@ from histpert.errors import InputError
 from studies.data import check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
-from studies.trial import OBSERVED, Job
+from studies.plan import OBSERVED, Job
 
 NAME = "bin_sweep"
 METHODS = ("MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", OBSERVED)

@@ -24,7 +24,7 @@ from histpert.errors import InputError
 from histpert.results import METRICS
 from histpert.settings import LARGEST_SEED, ModelSettings, weight_triples
 from studies.ledger import Ledger, content_id, is_done
-from studies.trial import Job, Plan
+from studies.plan import Job, Plan
 from studies.tuning import Trials
 
 __all__ = ["ConfigurationJobs", "SearchRecord", "search_space"]

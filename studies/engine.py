@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.data import StudyData
-from studies.ledger import Entry, Ledger, is_done
+from studies.ledger import Entry, Ledger
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
+from studies.plan import Job, Plan
 from studies.provenance import provenance
-from studies.trial import Job, Plan
 from studies.tuning import grid, tune_trials
 
 __all__ = ["Study", "alone_in", "plan_of", "run_study"]
@@ -63,11 +63,11 @@ class Study:
         return 1
 
 
-def plan_of(name: str, options: StudyOptions, data: StudyData) -> Plan:
+def plan_of(name: str, options: StudyOptions, data: StudyData, variants: Mapping[str, StudyData] | None = None) -> Plan:
     """What the trials of a study share."""
     folder = options.out / name
     how = options.threads_per_trial, folder, options.checkpoint_seconds, options.save_predictions
-    return Plan(name, data, options.folds, *how)
+    return Plan(name, data, options.folds, *how, variants or {})
 
 
 def run_study(
@@ -76,7 +76,7 @@ def run_study(
     data: StudyData,
     jobs: Sequence[Job],
     before: Mapping[str, Any] | None = None,
-    others: Sequence[tuple[StudyData, Sequence[Job]]] = (),
+    variants: Mapping[str, StudyData] | None = None,
 ) -> Study:
     """Train what the ledger lacks, then write `trials.parquet`, `perturbations.parquet` and `study.json`.
 
@@ -88,7 +88,7 @@ def run_study(
         data: What the trials share.
         jobs: Configurations and folds, in the order to start them.
         before: The `study.json` of a run that this one repeats: data that are not those of then are named first.
-        others: Jobs on other folds or embeddings of the screen, which their variant names.
+        variants: Other folds or embeddings of the screen, by the variant of the jobs that take them.
 
     Raises:
         InputError: Resources are asked for that Ray does not have, or another process is at work in the folder.
@@ -97,7 +97,7 @@ def run_study(
     with alone_in(folder):
         for line in _other_data(before, data) if before else ():
             print(f"differs: {line}", flush=True)
-        return _run_study(name, options, [(data, jobs), *others], folder)
+        return _run_study(plan_of(name, options, data, variants), options, jobs)
 
 
 @contextmanager
@@ -128,50 +128,30 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run_study(
-    name: str, options: StudyOptions, parts: Sequence[tuple[StudyData, Sequence[Job]]], folder: Path
-) -> Study:
-    plans = {job: plan_of(name, options, data) for data, jobs in parts for job in jobs}
-    ledger, (data, _) = Ledger(folder / "ledger"), parts[0]
-
-    def entries(jobs: Iterable[Job]) -> dict[Job, Entry | None]:
-        return {job: ledger.read(plans[job].trial_id(job)) for job in jobs}
-
-    found = entries(plans)
-    missing = [job for job, entry in found.items() if not plans[job].is_done(entry, job)]
-    n_done = len(plans) - len(missing)
-    print(f"{len(plans)} trials, {n_done} done before, {len(missing)} to run; results in {folder}", flush=True)
+def _run_study(plan: Plan, options: StudyOptions, jobs: Sequence[Job]) -> Study:
+    folder, ledger = plan.folder, Ledger(plan.ledger)
+    found = {job: ledger.read(plan.trial_id(job)) for job in jobs}
+    done = [entry for job, entry in found.items() if plan.is_done(entry, job)]
+    missing = [job for job, entry in found.items() if not plan.is_done(entry, job)]
+    n_folds = len({job.fold for job in jobs})
+    print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
         with ray_session() as own_folder:
-            for _, jobs in parts:
-                if wanted := [job for job in jobs if job in set(missing)]:
-                    _tune(plans[wanted[0]], wanted, options, own_folder, [found[job] for job in jobs], entries)
-                    found |= entries(wanted)
-    _say_what_is_replaced(folder, data)
-    _write_results(folder, [entry for entry in found.values() if entry], _record(name, options, data))
-    unfinished = [_reason(job, entry) for job, entry in found.items() if not plans[job].is_done(entry, job)]
-    return Study(folder, len(plans), tuple(unfinished))
-
-
-def _tune(
-    plan: Plan,
-    jobs: Sequence[Job],
-    options: StudyOptions,
-    own_folder: Path | None,
-    before: Sequence[Entry | None],
-    entries: Callable[[Iterable[Job]], dict[Job, Entry | None]],
-) -> None:
-    """Run jobs on the same data; what found no memory or lost its worker once more, alone."""
-    done, n_folds = [entry for entry in before if is_done(entry)], len({job.fold for job in jobs})
-    died = tune_trials(plan, grid(jobs, n_folds), options, own_folder, done)
-    again = [job for job, entry in entries(jobs).items() if job in died or _ran_out_of_memory(entry)]
-    if again:
-        print(
-            f"{len(again)} trials ran out of memory or lost their worker: each is tried once more, with "
-            "nothing beside it",
-            flush=True,
-        )
-        tune_trials(plan, grid(again, n_folds), options, own_folder, done, alone=True)
+            died = tune_trials(plan, grid(missing, n_folds), options, own_folder, done)
+            found |= {job: ledger.read(plan.trial_id(job)) for job in missing}
+            again = [job for job in missing if job in died or _ran_out_of_memory(found[job])]
+            if again:
+                print(
+                    f"{len(again)} trials ran out of memory or lost their worker: each is tried once more, with "
+                    "nothing beside it",
+                    flush=True,
+                )
+                tune_trials(plan, grid(again, n_folds), options, own_folder, done, alone=True)
+                found |= {job: ledger.read(plan.trial_id(job)) for job in again}
+    _say_what_is_replaced(folder, plan.data)
+    _write_results(folder, [entry for entry in found.values() if entry], _record(plan.study, options, plan.data))
+    unfinished = [_reason(job, entry) for job, entry in found.items() if not plan.is_done(entry, job)]
+    return Study(folder, len(jobs), tuple(unfinished))
 
 
 def _other_data(before: Mapping[str, Any], data: StudyData) -> Iterator[str]:

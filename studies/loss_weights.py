@@ -15,7 +15,7 @@ from histpert.settings import weight_triples
 from studies.data import N_REPLICATES, check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
-from studies.trial import Job
+from studies.plan import Job
 
 NAME = "loss_weights"
 

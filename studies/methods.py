@@ -17,7 +17,7 @@ from histpert.models import METHODS
 from studies.data import N_REPLICATES, check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
-from studies.trial import CEILING, OBSERVED, Job
+from studies.plan import CEILING, OBSERVED, Job
 
 NAME = "methods"
 SUBJECT = "MLP+Hist"
@@ -51,7 +51,7 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
     data = prepare(options, [options.bins], n_replicates=N_REPLICATES, apart=[options.bins])
     wanted = [method for method in METHODS if method in {*options.methods, SUBJECT}]
     jobs = [
-        Job(method, options.bins, fold, options.model) for method in (*wanted, *OF_ALL) for fold in options.fold_numbers
+        Job(method, options.bins, fold, options.model) for fold in options.fold_numbers for method in (*wanted, *OF_ALL)
     ]
     study = run_study(NAME, options, data, jobs, before)
     return study.report(draw_methods(study.folder, study.folder, options.apart) if study.has_results else [])

@@ -14,10 +14,10 @@ from typing import Any
 from analysis.choices import draw_choices
 from histpert.errors import InputError
 from histpert.settings import ModelSettings
-from studies.data import N_REPLICATES, StudyData, check_writable, prepare, with_permuted_embeddings
+from studies.data import N_REPLICATES, check_writable, prepare, with_permuted_embeddings
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
-from studies.trial import Job
+from studies.plan import Job
 
 NAME = "open_choices"
 SUBJECT, FLOORS = "MLP+Hist", ("Ctrl Hist", "Non-Ctrl Hist")
@@ -62,11 +62,13 @@ def main(options: OpenChoices, before: Mapping[str, Any] | None = None) -> int:
         methods = (SUBJECT,) if name == "output_scale" else (SUBJECT, *FLOORS)  # floors have no output layer
         for value in values:
             varied += jobs(replace(options.model, **{name: value}), f"{called} {value:g}", methods)
-    others: list[tuple[StudyData, list[Job]]] = [
-        (clusters, jobs(options.model, "cluster-held-out folds")),
-        (with_permuted_embeddings(data, options.model.seed), jobs(options.model, "permuted embeddings", (SUBJECT,))),
-    ]
-    study = run_study(NAME, options, data, varied, before, others)
+    variants = {
+        "cluster-held-out folds": clusters,
+        "permuted embeddings": with_permuted_embeddings(data, options.model.seed),
+    }
+    for variant in variants:
+        varied += jobs(options.model, variant)
+    study = run_study(NAME, options, data, varied, before, variants)
     return study.report(draw_choices(study.folder, study.folder) if study.has_results else [])
 
 

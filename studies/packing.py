@@ -10,7 +10,7 @@ from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
 from histpert.metrics.held_out import SCORED_AT_ONCE
 from histpert.models.mlp_hist import n_parameters
-from studies.trial import Job, Plan
+from studies.plan import Job, Plan
 
 __all__ = ["CONTEXT_BYTES", "gpu_share", "memory_fraction", "tensor_bytes", "trial_bytes"]
 
@@ -64,8 +64,8 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     arrays of the loss; then gradients in the place of those; last weights, gradients and arrays of scoring. Of the
     store manifest and ranges are read.
     """
-    n_genes, n_perturbations, n_features = len(store.genes), *plan.data.vectors.shape
-    of_fold = np.unique(plan.data.folds, return_counts=True)[1]
+    n_genes, n_perturbations, n_features = len(store.genes), *plan.data_of(job).vectors.shape
+    of_fold = np.unique(plan.data_of(job).folds, return_counts=True)[1]
     n_training, n_held_out = n_perturbations - int(of_fold.min()), int(of_fold.max())
     loss_arrays = (LOSS_ARRAYS if job.settings.weight_wass else LOSS_ARRAYS_WITHOUT_WASSERSTEIN) * job.n_bins
     outputs, loss_arrays = DENSITIES.get(job.method, (job.n_bins, loss_arrays))

@@ -23,7 +23,8 @@ from histpert.models import METHODS
 from histpert.results import write_json
 from histpert.settings import ModelSettings
 from studies.ledger import Entry, Ledger, is_done
-from studies.trial import Job, Plan, failed_entry
+from studies.plan import Job, Plan
+from studies.trial import failed_entry
 from studies.tuning import Trials
 
 __all__ = ["PROGRESS", "StopWhenUnwritten", "TrialProgress"]

@@ -22,7 +22,7 @@ from studies.data import StudyData, check_writable, prepare
 from studies.engine import alone_in, plan_of, run_study
 from studies.local_ray import ray_session
 from studies.options import StudyOptions, run_script
-from studies.trial import Job
+from studies.plan import Job
 from studies.tuning import tune_trials
 
 NAME = "search"

@@ -7,16 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 
 from histpert.ceiling import ceiling_scores
-from histpert.checkpoints import Checkpoint
 from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate_in_batches
@@ -26,101 +24,12 @@ from histpert.models import METHODS, TrainingSet
 from histpert.prediction_files import SavedPredictions, write_predictions
 from histpert.predictions import Prediction, predicted_histograms
 from histpert.results import METRICS
-from histpert.settings import ModelSettings
 from histpert.targets import held_out_targets, replicate_differences, training_targets
-from studies.data import StudyData
-from studies.ledger import Entry, content_id, is_done
+from studies.ledger import Entry
+from studies.plan import CEILING, OBSERVED, Job, Plan
 from studies.saving import saved_predictions
 
-__all__ = ["CEILING", "OBSERVED", "Job", "Plan", "failed_entry", "open_store", "run_trial"]
-
-OBSERVED = "Observed Hist"
-"""Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
-
-CEILING = "Ceiling"
-"""Not a method either: what a perfect prediction would score, given the sampling of the cells. Needs replicates."""
-
-RESULTS_VERSION = 4
-"""Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is
-kept of them changes, so that old entries are not taken."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A configuration and the fold it is tried on."""
-
-    method: str
-    n_bins: int
-    fold: int
-    settings: ModelSettings
-    variant: str = ""
-    """The one choice in which it differs from what a study takes by default."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is the same for all trials of a study."""
-
-    study: str
-    data: StudyData
-    n_folds: int
-    n_threads: int
-    folder: Path
-    """Of the study's results."""
-    checkpoint_seconds: float
-    save_predictions: bool = False
-
-    @property
-    def ledger(self) -> Path:
-        """Folder of the finished trials."""
-        return self.folder / "ledger"
-
-    def checkpoint(self, job: Job) -> Checkpoint:
-        """Where a trial's training is kept until it has ended."""
-        return Checkpoint(self.folder / "checkpoints" / f"{self.trial_id(job)}.pt", self.checkpoint_seconds)
-
-    def predictions_file(self, job: Job) -> Path | None:
-        """Where a trial's predictions are kept; None where that is not asked for, or nothing is predicted."""
-        if not self.save_predictions or job.method in (OBSERVED, CEILING):
-            return None
-        return self.folder / "predictions" / f"{self.trial_id(job)}.arrow"
-
-    def is_done(self, entry: Entry | None, job: Job) -> TypeGuard[Entry]:
-        """Whether a trial has its result, and the file of its predictions where one is asked for."""
-        path = self.predictions_file(job)
-        return is_done(entry) and (path is None or path.exists())
-
-    def trial_id(self, job: Job) -> str:
-        """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
-        return content_id(
-            {
-                "version": [RESULTS_VERSION, METHODS[job.method].version if job.method in METHODS else 0],
-                "screen": self.data.screen_fingerprint,
-                "held_out": np.flatnonzero(self.data.folds == job.fold).tolist(),
-                "embeddings": self.data.embeddings_fingerprint,
-                "n_threads": self.n_threads,
-                "n_replicates": self.data.n_replicates,
-                **asdict(job),
-            }
-        )
-
-    def row(self, job: Job) -> dict[str, Any]:
-        """The columns of `trials.parquet` that are known before the trial."""
-        settings = asdict(job.settings)
-        settings["hidden"] = list(job.settings.hidden_sizes(int(np.sum(self.data.folds != job.fold))))
-        return {
-            "trial_id": self.trial_id(job),
-            "study": self.study,
-            "screen": self.data.screen,
-            "embeddings": self.data.embeddings,
-            "method": job.method,
-            "n_bins": job.n_bins,
-            "variant": job.variant,
-            "fold": job.fold,
-            "n_folds": self.n_folds,
-            "n_threads": self.n_threads,
-            **settings,
-        }
+__all__ = ["failed_entry", "open_store", "run_trial"]
 
 
 def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
@@ -157,20 +66,20 @@ def failed_entry(plan: Plan, job: Job, error: str, status: str = "failed") -> En
     return {"trial": plan.row(job) | {"status": status, "error": error.strip()}, "perturbations": []}
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # variants have folds of their own
 def open_store(folder: Folder) -> HistogramStore:
     """The store, opened once per process."""
     return HistogramStore(folder)
 
 
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, SavedPredictions | None]:
-    store = open_store(plan.data.store)
+    store = open_store(plan.data_of(job).store)
     counts = store.fold(job.fold, job.n_bins)
     with _peak_memory_mb(device) as memory:
-        training = training_targets(counts, store.moments, plan.data.vectors, device)
-        held_out = held_out_targets(store, counts, device, plan.data.n_replicates)
+        training = training_targets(counts, store.moments, plan.data_of(job).vectors, device)
+        held_out = held_out_targets(store, counts, device, plan.data_of(job).n_replicates)
         if job.method == CEILING:
-            scores = ceiling_scores(store, counts, device, held_out, plan.data.n_replicates, job.settings.seed)
+            scores = ceiling_scores(store, counts, device, held_out, plan.data_of(job).n_replicates, job.settings.seed)
             predict, seconds, n_parameters = None, 0.0, 0
         else:
             predict, seconds, n_parameters = _fitted(plan, job, counts, training)
@@ -208,7 +117,7 @@ def _fitted(
         if not math.isfinite(last.item()):
             raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
     seconds = checkpoint.seconds_before + time.perf_counter() - start
-    embeddings = torch.from_numpy(plan.data.vectors[counts.held_out]).to(training.embeddings.device)
+    embeddings = torch.from_numpy(plan.data_of(job).vectors[counts.held_out]).to(training.embeddings.device)
     return lambda batch: model.predict(embeddings[batch.rows]), seconds, model.n_parameters
 
 
@@ -221,7 +130,7 @@ def _perturbation_rows(
     significant = held_out.significant.sum(-1).tolist()
     shared = {
         "trial_id": plan.trial_id(job),
-        "screen": plan.data.screen,
+        "screen": plan.data_of(job).screen,
         "method": job.method,
         "n_bins": job.n_bins,
         "variant": job.variant,
@@ -235,7 +144,7 @@ def _perturbation_rows(
             "n_genes_undefined": undefined[row],
             "out_of_range_fraction": float(counts.held_out_outside[row].mean() / n_cells[row]),
             "n_significant": significant[row],
-            **_reliabilities(store, int(perturbation) + 1, plan.data.n_replicates),
+            **_reliabilities(store, int(perturbation) + 1, plan.data_of(job).n_replicates),
             **{name: float(scores[name][row]) for name in METRICS},
         }
         for row, perturbation in enumerate(counts.held_out)

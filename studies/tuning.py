@@ -19,7 +19,8 @@ from histpert.errors import InputError
 from studies.ledger import Entry, Ledger, is_done
 from studies.options import StudyOptions
 from studies.packing import gpu_share, memory_fraction, trial_bytes
-from studies.trial import Job, Plan, open_store, run_trial
+from studies.plan import Job, Plan
+from studies.trial import open_store, run_trial
 
 __all__ = ["Config", "Trials", "grid", "tune_trials"]
 
@@ -236,7 +237,8 @@ class _Resources:
 
     def _by_configuration(self, config: Config) -> Any:
         job = self._jobs_of(config)[0]  # the others differ in their fold only
-        return self._with(gpu_share(trial_bytes(self._plan, job, open_store(self._plan.data.store)), self.gpu_bytes))
+        store = open_store(self._plan.data_of(job).store)
+        return self._with(gpu_share(trial_bytes(self._plan, job, store), self.gpu_bytes))
 
     def _with(self, gpus: float) -> Any:
         from ray import tune

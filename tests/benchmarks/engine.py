@@ -38,7 +38,7 @@ def short_trials(screen: Path, out: Path):
     """Options, bin counts and jobs of the study of trials that train nothing: all loss weights in steps of 0.25."""
     from histpert.settings import ModelSettings  # noqa: PLC0415
     from studies.options import StudyOptions  # noqa: PLC0415
-    from studies.trial import Job  # noqa: PLC0415
+    from studies.plan import Job  # noqa: PLC0415
 
     settings = [
         ModelSettings(weight_ce=a / QUARTERS, weight_wass=b / QUARTERS, weight_mse=(QUARTERS - a - b) / QUARTERS)
@@ -53,7 +53,7 @@ def short_trials(screen: Path, out: Path):
 def mlp_trials(out: Path, n_workers: int | None, folds: Sequence[int]):
     """Options, bin counts and jobs of `make study`'s trials that train, on some of its folds."""
     from studies.bin_sweep import BinSweep  # noqa: PLC0415
-    from studies.trial import Job  # noqa: PLC0415
+    from studies.plan import Job  # noqa: PLC0415
 
     options = BinSweep(out=out, max_concurrent_trials=n_workers)
     bins = sorted(options.bins, reverse=True)
@@ -175,7 +175,8 @@ def one_after_the_other(screen: Path, folder: Path):
 
     from studies.data import prepare  # noqa: PLC0415
     from studies.ledger import Ledger  # noqa: PLC0415
-    from studies.trial import Plan, run_trial  # noqa: PLC0415
+    from studies.plan import Plan  # noqa: PLC0415
+    from studies.trial import run_trial  # noqa: PLC0415
 
     options, bins, jobs = short_trials(screen, folder / "results")
     with open(os.devnull, "w") as nowhere, redirected(nowhere):
@@ -272,7 +273,7 @@ def two_workers(folder: Path, repeats: int) -> None:
 def plain_processes(folder: Path) -> float:
     """How much more two processes train than one, where nothing schedules them."""
     from studies.data import prepare  # noqa: PLC0415
-    from studies.trial import Plan  # noqa: PLC0415
+    from studies.plan import Plan  # noqa: PLC0415
 
     seconds = []
     for name, n_processes in (("alone", 1), ("beside", 2)):

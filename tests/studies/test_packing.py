@@ -24,7 +24,8 @@ from studies import trial
 from studies.data import prepare
 from studies.options import StudyOptions
 from studies.packing import CONTEXT_BYTES, gpu_share, memory_fraction, tensor_bytes, trial_bytes
-from studies.trial import OBSERVED, Job, Plan, open_store, run_trial
+from studies.plan import OBSERVED, Job, Plan
+from studies.trial import open_store, run_trial
 
 GPUS = {"24 GB": 24 * 10**9, "80 GB": 80 * 10**9, "141 GB": 141 * 10**9}
 

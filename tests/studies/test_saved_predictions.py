@@ -19,8 +19,9 @@ from histpert.settings import ModelSettings
 from studies.bin_sweep import BinSweep
 from studies.data import prepare
 from studies.options import StudyOptions
+from studies.plan import OBSERVED, Job, Plan
 from studies.rerun import _read, _settings
-from studies.trial import OBSERVED, Job, Plan, run_trial
+from studies.trial import run_trial
 
 CPU = torch.device("cpu")
 SHAPE = ("--folds", "3", "--bins", "5", "--epochs", "30")

@@ -13,7 +13,8 @@ from histpert.settings import ModelSettings
 from studies.data import prepare
 from studies.ledger import Ledger
 from studies.options import StudyOptions
-from studies.trial import CEILING, OBSERVED, Job, Plan, run_trial
+from studies.plan import CEILING, OBSERVED, Job, Plan
+from studies.trial import run_trial
 
 CPU = torch.device("cpu")
 

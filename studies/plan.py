@@ -1,0 +1,112 @@
+"""What is tried: a job, a configuration on a fold; and the plan, what all jobs of a study share. No Ray here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from histpert.checkpoints import Checkpoint
+from histpert.models import METHODS
+from histpert.settings import ModelSettings
+from studies.data import StudyData
+from studies.ledger import Entry, content_id, is_done
+
+__all__ = ["CEILING", "OBSERVED", "Job", "Plan"]
+
+OBSERVED = "Observed Hist"
+"""Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
+
+CEILING = "Ceiling"
+"""Not a method either: what a perfect prediction would score, given the sampling of the cells. Needs replicates."""
+
+RESULTS_VERSION = 4
+"""Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is
+kept of them changes, so that old entries are not taken."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration and the fold it is tried on."""
+
+    method: str
+    n_bins: int
+    fold: int
+    settings: ModelSettings
+    variant: str = ""
+    """The one choice in which it differs from what a study takes by default."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for all trials of a study."""
+
+    study: str
+    data: StudyData
+    n_folds: int
+    n_threads: int
+    folder: Path
+    """Of the study's results."""
+    checkpoint_seconds: float
+    save_predictions: bool = False
+    variants: Mapping[str, StudyData] = field(default_factory=dict)
+    """Other folds or embeddings of the screen, by the variant of the jobs that take them."""
+
+    def data_of(self, job: Job) -> StudyData:
+        """The data of a trial."""
+        return self.variants.get(job.variant, self.data)
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the finished trials."""
+        return self.folder / "ledger"
+
+    def checkpoint(self, job: Job) -> Checkpoint:
+        """Where a trial's training is kept until it has ended."""
+        return Checkpoint(self.folder / "checkpoints" / f"{self.trial_id(job)}.pt", self.checkpoint_seconds)
+
+    def predictions_file(self, job: Job) -> Path | None:
+        """Where a trial's predictions are kept; None where that is not asked for, or nothing is predicted."""
+        if not self.save_predictions or job.method in (OBSERVED, CEILING):
+            return None
+        return self.folder / "predictions" / f"{self.trial_id(job)}.arrow"
+
+    def is_done(self, entry: Entry | None, job: Job) -> TypeGuard[Entry]:
+        """Whether a trial has its result, and the file of its predictions where one is asked for."""
+        path = self.predictions_file(job)
+        return is_done(entry) and (path is None or path.exists())
+
+    def trial_id(self, job: Job) -> str:
+        """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
+        return content_id(
+            {
+                "version": [RESULTS_VERSION, METHODS[job.method].version if job.method in METHODS else 0],
+                "screen": self.data_of(job).screen_fingerprint,
+                "held_out": np.flatnonzero(self.data_of(job).folds == job.fold).tolist(),
+                "embeddings": self.data_of(job).embeddings_fingerprint,
+                "n_threads": self.n_threads,
+                "n_replicates": self.data_of(job).n_replicates,
+                **asdict(job),
+            }
+        )
+
+    def row(self, job: Job) -> dict[str, Any]:
+        """The columns of `trials.parquet` that are known before the trial."""
+        settings = asdict(job.settings)
+        settings["hidden"] = list(job.settings.hidden_sizes(int(np.sum(self.data_of(job).folds != job.fold))))
+        return {
+            "trial_id": self.trial_id(job),
+            "study": self.study,
+            "screen": self.data_of(job).screen,
+            "embeddings": self.data_of(job).embeddings,
+            "method": job.method,
+            "n_bins": job.n_bins,
+            "variant": job.variant,
+            "fold": job.fold,
+            "n_folds": self.n_folds,
+            "n_threads": self.n_threads,
+            **settings,
+        }
