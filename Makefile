@@ -13,7 +13,7 @@ study: .venv/study  ## Run the bin sweep on the simulated screen, from set-up to
 tables: results-tables/screen.h5ad  ## All tables and figures of the histogram paper, on a simulated screen
 	for study in methods loss_weights open_choices bin_sweep; do \
 		keep=$$(test $$study != methods || echo --save-predictions); \
-		$(BIN)/python studies/$$study.py --screen $< --embeddings $(<:.h5ad=.good.npz) --epochs 300 \
+		$(BIN)/python studies/$$study.py --screen $< --embeddings $(<:.h5ad=.good.npz) --folds 5 --epochs 300 \
 			--out $(<D) $$keep || exit; \
 	done
 	$(BIN)/python -m analysis.perturbation $(<D)/methods
