@@ -9,7 +9,7 @@ from histpert.models.control_hist import ControlHist
 from histpert.models.interface import Method, TrainingSet
 from histpert.models.mlp_hist import MLPHist
 from histpert.models.mlp_mean import MLPMean
-from histpert.models.neighbors import Neighbors
+from histpert.models.neighbors import Neighbors, NeighborsMean
 from histpert.models.pooled_hist import PooledHist
 from histpert.models.pooled_mean import PooledMean
 from histpert.models.regression import GaussianProcess, Ridge
@@ -26,6 +26,7 @@ METHODS: Mapping[str, type[Method]] = {
     "MLP+Hist": MLPHist,
     "Neighbors Hist": Neighbors,
     "Non-Ctrl Mean": PooledMean,
+    "Neighbors Mean": NeighborsMean,
     "MLP+Mean": MLPMean,
     "Ridge": Ridge,
     "GP": GaussianProcess,

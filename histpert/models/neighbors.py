@@ -10,10 +10,10 @@ from torch import Tensor
 
 from histpert.checkpoints import Checkpoint
 from histpert.models.interface import TrainingSet, smoothed
-from histpert.predictions import Prediction, predicted_histograms
+from histpert.predictions import Prediction, predicted_histograms, predicted_means
 from histpert.settings import ModelSettings
 
-__all__ = ["Neighbors"]
+__all__ = ["Neighbors", "NeighborsMean"]
 
 NUMBERS = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 """Of neighbours to choose from."""
@@ -46,18 +46,29 @@ class Neighbors:
 
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """The smoothed average histogram of the neighbours of each perturbation."""
-        training = self._training
-        nearest = (self._direction(embeddings) @ self._directions.T).argsort(descending=True, stable=True)[:, : self.k]
-        smoothing = self._settings.control_smoothing
-        masses = torch.stack([self._average(numbers) for numbers in nearest])
+        training, smoothing = self._training, self._settings.control_smoothing
+        masses = torch.stack([self._average(numbers) for numbers in self._nearest(embeddings)])
         control = smoothed(training.control, smoothing)
         return predicted_histograms(smoothed(masses, smoothing), control, training.lower, training.width)
+
+    def _nearest(self, embeddings: Float[Tensor, "perturbation feature"]) -> Int[Tensor, "perturbation k"]:
+        likeness = self._direction(embeddings) @ self._directions.T
+        return likeness.argsort(descending=True, stable=True)[:, : self.k]
 
     def _average(self, numbers: Int[Tensor, "k"]) -> Float[Tensor, "gene bin"]:
         return self._training.masses[numbers].mean(0)
 
     def _direction(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation feature"]:
         return torch.nn.functional.normalize(embeddings - self._center, dim=1)
+
+
+class NeighborsMean(Neighbors):
+    """The average of the means of the same neighbours' cells."""
+
+    def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
+        """The average mean of the neighbours of each perturbation."""
+        means = torch.stack([self._training.means[numbers].mean(0) for numbers in self._nearest(embeddings)])
+        return predicted_means(means, self._training.control_mean)
 
 
 def _error(means: Float[Tensor, "perturbation gene"], nearest: Int[Tensor, "perturbation k"]) -> float:

@@ -137,6 +137,8 @@ def test_neighbours_are_those_of_largest_cosine_and_as_many_as_predict_best_left
     nearest = sorted(range(30), key=lambda j: -direction @ x[j])[: model.k]
     expected = 0.99 * training.masses[nearest].mean(0) + 0.01 / training.control.shape[1]
     torch.testing.assert_close(model.predict(query).masses[0].float(), expected)
+    of_means, _ = fitted(settings, training, "Neighbors Mean")
+    np.testing.assert_allclose(of_means.predict(query).moments.mean[0], means[nearest].mean(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
