@@ -107,7 +107,10 @@ def test_every_study_can_be_run_again():
     [
         ("{", "cannot be read as the record of a study"),
         ("[]", "cannot be read as the record of a study"),
-        ('{"study": "other", "settings": {}}', "is of the study other, which is none of bin_sweep, search"),
+        (
+            '{"study": "other", "settings": {}}',
+            "is of the study other, which is none of bin_sweep, loss_weights, methods, open_choices, search",
+        ),
         ('{"study": "bin_sweep", "settings": {"model": {"depth": 3}, "new": 1}}', "does not know: new, model.depth"),
         ('{"study": "bin_sweep", "settings": {"folds": "many"}}', "the setting folds cannot be used"),
         ('{"study": "bin_sweep", "settings": {"model": {"epochs": -1}}}', "--epochs -1"),
