@@ -73,19 +73,20 @@ def open_store(folder: Folder) -> HistogramStore:
 
 
 def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, SavedPredictions | None]:
-    store = open_store(plan.data_of(job).store)
+    data, about = plan.data_of(job), plan.row(job)
+    store = open_store(data.store)
     counts = store.fold(job.fold, job.n_bins)
     with _peak_memory_mb(device) as memory:
-        training = training_targets(counts, store.moments, plan.data_of(job).vectors, device)
-        held_out = held_out_targets(store, counts, device, plan.data_of(job).n_replicates)
+        training = training_targets(counts, store.moments, data.vectors, device)
+        held_out = held_out_targets(store, counts, device, data.n_replicates)
         if job.method == CEILING:
-            scores = ceiling_scores(store, counts, device, held_out, plan.data_of(job).n_replicates, job.settings.seed)
+            scores = ceiling_scores(store, counts, device, held_out, data.n_replicates, job.settings.seed)
             predict, seconds, n_parameters = None, 0.0, 0
         else:
             predict, seconds, n_parameters = _fitted(plan, job, counts, training)
             scores = evaluate_in_batches(predict, held_out, job.settings.nll_floor)
-    rows = _perturbation_rows(plan, job, store, counts, held_out, scores)
-    trial = plan.row(job) | {
+    rows = _perturbation_rows(about, store, counts, held_out, scores, data.n_replicates)
+    trial = about | {
         "status": "ok",
         "train_seconds": seconds,
         "peak_memory_mb": memory[0],
@@ -101,7 +102,7 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
     entry: Entry = {"trial": trial, "perturbations": rows}
     if predict is None or not plan.predictions_file(job):
         return entry, None
-    return entry, saved_predictions(plan.row(job), store, counts, training, held_out, predict(held_out))
+    return entry, saved_predictions(about, store, counts, training, held_out, predict(held_out))
 
 
 def _fitted(
@@ -122,29 +123,27 @@ def _fitted(
 
 
 def _perturbation_rows(
-    plan: Plan, job: Job, store: HistogramStore, counts: FoldCounts, held_out: HeldOut, scores: Scores
+    about: dict[str, Any],
+    store: HistogramStore,
+    counts: FoldCounts,
+    held_out: HeldOut,
+    scores: Scores,
+    n_replicates: int,
 ) -> list[dict[str, Any]]:
-    """The trial's rows of `perturbations.parquet`."""
-    n_cells = store.moments.n_cells[counts.held_out + 1]
+    """The rows of `perturbations.parquet` of a trial of which this is known."""
+    n_cells, outside = store.moments.n_cells[counts.held_out + 1], counts.held_out_outside.mean(1)
     undefined = held_out.moments.skewness.isnan().sum(-1).tolist()
     significant = held_out.significant.sum(-1).tolist()
-    shared = {
-        "trial_id": plan.trial_id(job),
-        "screen": plan.data_of(job).screen,
-        "method": job.method,
-        "n_bins": job.n_bins,
-        "variant": job.variant,
-        "fold": job.fold,
-    }
+    shared = {name: about[name] for name in ("trial_id", "screen", "method", "n_bins", "variant", "fold")}
     return [
         shared
         | {
             "perturbation": store.perturbations[perturbation],
             "n_cells": int(n_cells[row]),
             "n_genes_undefined": undefined[row],
-            "out_of_range_fraction": float(counts.held_out_outside[row].mean() / n_cells[row]),
+            "out_of_range_fraction": float(outside[row] / n_cells[row]),
             "n_significant": significant[row],
-            **_reliabilities(store, int(perturbation) + 1, plan.data_of(job).n_replicates),
+            **_reliabilities(store, int(perturbation) + 1, n_replicates),
             **{name: float(scores[name][row]) for name in METRICS},
         }
         for row, perturbation in enumerate(counts.held_out)

@@ -164,7 +164,8 @@ class HistogramStore:
     def fold(self, fold: int, n_bins: int) -> FoldCounts:
         """Counts of one fold at one bin count, on each gene's range in training."""
         name = counts_file(n_bins)
-        for_each(self._table, [name, "moments.arrow"])
+        if unread := [file for file in (name, "moments.arrow") if file not in self._tables]:
+            for_each(self._table, unread)
         ranges, n_genes = self.ranges, len(self.genes)
         counts = array_of(self._table(name), "counts")
         own = slice(*np.searchsorted(ranges.fold, [fold, fold + 1]).tolist())
