@@ -184,9 +184,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically. NaN becomes null."""
-    text = json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n"
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+    """Write `content` as JSON, atomically. NaN becomes null. In one line it takes half the time and room."""
+    text = json.dumps(_without_nan(content), indent=indent, allow_nan=False) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -38,7 +38,7 @@ class Ledger:
     def write(self, entry: Entry) -> None:
         """Keep an entry; one of the same trial is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._path(entry["trial"]["trial_id"]), entry)
+        write_json(self._path(entry["trial"]["trial_id"]), entry, indent=None)
 
     def read(self, trial_id: str) -> Entry | None:
         """The entry of a trial, or None where there is none. A damaged entry is named and counts as none."""
