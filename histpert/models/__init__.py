@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 
 from histpert.models.control_hist import ControlHist
+from histpert.models.gp_hist import GPHist
 from histpert.models.interface import Method, TrainingSet
 from histpert.models.mlp_hist import MLPHist
 from histpert.models.mlp_mean import MLPMean
@@ -25,6 +26,7 @@ METHODS: Mapping[str, type[Method]] = {
     "ZITG": ZeroInflatedTruncatedGaussian,
     "MLP+Hist": MLPHist,
     "Neighbors Hist": Neighbors,
+    "GP+Hist": GPHist,
     "Non-Ctrl Mean": PooledMean,
     "MLP+Mean": MLPMean,
     "Ridge": Ridge,
