@@ -135,14 +135,18 @@ class GPHist:
 
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """The smoothed weighted sum of training histograms for each perturbation."""
-        training, smoothing = self._training, self._settings.control_smoothing
+        training = self._training
+        control = smoothed(training.control, self._settings.control_smoothing)
+        return predicted_histograms(self.masses(embeddings), control, training.lower, training.width)
+
+    def masses(self, embeddings: Float[Tensor, "query feature"]) -> Float[Tensor, "query gene bin"]:
+        """Those of the predicted histograms alone, float64."""
         weights = self.weights(embeddings)
-        summed = weights.new_zeros((len(embeddings), *training.control.shape))
+        summed = weights.new_zeros((len(embeddings), *self._training.control.shape))
         for numbers in torch.arange(weights.shape[1], device=weights.device).split(BATCH):
-            summed += torch.einsum("qp,pgb->qgb", weights[:, numbers], training.masses[numbers].double())
+            summed += torch.einsum("qp,pgb->qgb", weights[:, numbers], self._training.masses[numbers].double())
         masses = torch.nn.functional.normalize(summed.clamp_min(0), p=1, dim=-1)
-        control = smoothed(training.control, smoothing)
-        return predicted_histograms(smoothed(masses, smoothing), control, training.lower, training.width)
+        return smoothed(masses, self._settings.control_smoothing)
 
     def weights(self, embeddings: Float[Tensor, "query feature"]) -> Float[Tensor, "query perturbation"]:
         """Of the training perturbations in each prediction, adding to 1; below 0 for some."""

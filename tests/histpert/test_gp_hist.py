@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_baselines import part
 from test_models import QUICK, fitted, problem
 
 from histpert.models.gp_hist import LENGTHS, SHARES, STRENGTHS, cramer_products, kriging
@@ -177,15 +178,27 @@ def test_turning_moving_and_scaling_all_embeddings_changes_nothing():
 
 def test_what_embeddings_tell_is_learned():
     training = problem(n_perturbations=80, n_genes=10)
-    numbers = torch.arange(80)
-    known, unseen = numbers[:60], numbers[60:]
-    part = replace(
-        training, **{name: getattr(training, name)[known] for name in ("embeddings", "masses", "means", "n_cells")}
-    )
+    seen, unseen = part(training, range(60)), torch.arange(60, 80)
 
     def error(method):
-        found = fitted(QUICK, part, method)[0].predict(training.embeddings[unseen]).masses
+        found = fitted(QUICK, seen, method)[0].predict(training.embeddings[unseen]).masses
         gaps = (found - training.masses[unseen]).cumsum(-1)
         return (gaps.square().sum(-1) * training.width).mean().item()
 
     assert error("GP+Hist") < 0.4 * error("Non-Ctrl Hist")
+
+
+def test_the_pool_is_the_average_of_both_and_scores_at_most_their_average():
+    training = noisy(n_perturbations=24)
+    known, unseen = (part(training, numbers) for numbers in (range(16), range(16, 24)))
+    models = {name: fitted(QUICK, known, name) for name in ("GP+Hist", "MLP+Hist", "GP+MLP+Hist")}
+    gp, mlp, pool = (model.predict(unseen.embeddings) for model, _ in models.values())
+    torch.testing.assert_close(pool.masses, (gp.masses + mlp.masses) / 2)
+    torch.testing.assert_close(pool.control, mlp.control)
+    assert models["GP+MLP+Hist"][1] == models["MLP+Hist"][1]
+    assert models["GP+MLP+Hist"][0].n_parameters == 3 + models["MLP+Hist"][0].n_parameters
+
+    def distances(found):
+        return (found.masses - unseen.masses).cumsum(-1).square().sum(-1)
+
+    assert (distances(pool) <= (distances(gp) + distances(mlp)) / 2 + 1e-12).all()

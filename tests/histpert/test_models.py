@@ -192,7 +192,7 @@ def test_floors_are_the_pooled_and_the_control_cells():
 
 
 @pytest.mark.parametrize(
-    "method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist", "GP+Hist", "TG", "ZITG"]
+    "method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist", "GP+Hist", "GP+MLP+Hist", "TG", "ZITG"]
 )
 def test_predictions_on_a_screen_are_histograms_without_empty_bins(method, tmp_path):
     simulation = replace(
