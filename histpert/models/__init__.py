@@ -6,6 +6,8 @@
 from collections.abc import Mapping
 
 from histpert.models.control_hist import ControlHist
+from histpert.models.gp_hist import GPHist
+from histpert.models.gp_mlp_hist import GPMLPHist
 from histpert.models.interface import Method, TrainingSet
 from histpert.models.mlp_hist import MLPHist
 from histpert.models.mlp_mean import MLPMean
@@ -25,6 +27,8 @@ METHODS: Mapping[str, type[Method]] = {
     "ZITG": ZeroInflatedTruncatedGaussian,
     "MLP+Hist": MLPHist,
     "Neighbors Hist": Neighbors,
+    "GP+Hist": GPHist,
+    "GP+MLP+Hist": GPMLPHist,
     "Non-Ctrl Mean": PooledMean,
     "Neighbors Mean": NeighborsMean,
     "MLP+Mean": MLPMean,

@@ -93,11 +93,15 @@ class MLPHist:
 
         return train(self.network, loss_of, training.embeddings, settings, checkpoint)
 
-    @torch.no_grad()
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """Predicted histograms, dropout off."""
+        return predicted_histograms(self.masses(embeddings), self._control, *self._edges)
+
+    @torch.no_grad()
+    def masses(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation gene bin"]:
+        """Those of the predicted histograms alone."""
         self.network.eval()
-        return predicted_histograms(self.network(embeddings).softmax(-1), self._control, *self._edges)
+        return self.network(embeddings).softmax(-1)
 
     @property
     def n_parameters(self) -> int:

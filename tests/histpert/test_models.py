@@ -191,7 +191,9 @@ def test_floors_are_the_pooled_and_the_control_cells():
         assert model.n_parameters == 0
 
 
-@pytest.mark.parametrize("method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist", "TG", "ZITG"])
+@pytest.mark.parametrize(
+    "method", ["MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", "Neighbors Hist", "GP+Hist", "GP+MLP+Hist", "TG", "ZITG"]
+)
 def test_predictions_on_a_screen_are_histograms_without_empty_bins(method, tmp_path):
     simulation = replace(
         PRESETS["easy"], n_perturbations=12, n_genes=20, n_control=60, n_cells=300, min_cells=15, max_cells=25
