@@ -34,7 +34,9 @@ FLOORS = ("Ctrl Hist", "Non-Ctrl Hist", "Non-Ctrl Mean")
 """Predictions that do not look at which gene is perturbed."""
 
 _REFERENCES = {OBSERVED: "binning alone", CEILING: "perfect prediction"}
-_ORDER = ("GEARS", "GP", "Ridge", "Neighbors Mean", "MLP+Mean", "Neighbors Hist", "TG", "ZITG")
+_ORDER = (
+    *("GEARS", "GP", "Ridge", "Neighbors Mean", "MLP+Mean", "Neighbors Hist", "TG", "ZITG", "GP+Hist", "GP+MLP+Hist"),
+)
 _COSTS = {"train_minutes": ("Minutes", 2), "peak_memory_mb": ("Memory (MB)", 0), "n_parameters": ("Parameters", 0)}
 _DISTRIBUTIONAL = [name for name in ("nll", "crps", "w1", "energy_distance") if name in METRICS]
 
