@@ -17,12 +17,11 @@ import tyro
 
 from analysis.averages import over_folds, same_perturbations
 from analysis.methods_tables import method_rank
-from analysis.output import output_folders
+from analysis.output import draw_again, output_folders
 from analysis.paired import Comparison, PairedDifference, compared
 from analysis.reading import Study, left_out, read_study, refuse_repeats
 from analysis.tables import DASH, PrintedTable, decimals, heading_of, interval, means, write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.results import METRICS
 
 __all__ = ["DEFAULT", "draw_choices", "main", "read_choices", "summarize_choices"]
@@ -163,13 +162,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.choices")
-        for path in draw_choices(options.folder, options.out or options.folder):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_choices(given.folder, given.out or given.folder)
 
-    return exit_status(draw)
+    return draw_again("choices", Options, arguments, draw)
 
 
 if __name__ == "__main__":

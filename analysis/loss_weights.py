@@ -19,13 +19,12 @@ from matplotlib.figure import Figure
 
 from analysis.averages import over_folds, same_perturbations
 from analysis.methods_tables import SUBJECT
-from analysis.output import output_folders
+from analysis.output import draw_again, output_folders
 from analysis.paired import compared
 from analysis.published import published_weights
 from analysis.reading import Study, left_out, read_study, refuse_repeats
 from analysis.tables import DASH, SHORT, TIE, PrintedTable, heading_of, in_bold, means, write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import TernaryPanel, save_figure, ternary_panels
 from histpert.results import METRICS
 
@@ -182,13 +181,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.loss_weights")
-        for path in draw_loss_weights(options.folder, options.out or options.folder):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_loss_weights(given.folder, given.out or given.folder)
 
-    return exit_status(draw)
+    return draw_again("loss_weights", Options, arguments, draw)
 
 
 if __name__ == "__main__":

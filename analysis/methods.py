@@ -18,11 +18,10 @@ from analysis.averages import fold_means, over_folds, same_perturbations, target
 from analysis.methods_figures import calibration_figure, methods_figure
 from analysis.methods_paired import paired_comparisons, printed_comparisons
 from analysis.methods_tables import LAYOUTS, SUBJECT, method_rank, numbers_of, printed_methods
-from analysis.output import output_folders
+from analysis.output import draw_again, output_folders
 from analysis.reading import Study, left_out, read_study, refuse_repeats
 from analysis.tables import write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import save_figure
 
 __all__ = ["draw_methods", "main", "read_methods", "summarize_methods"]
@@ -133,13 +132,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.methods")
-        for path in draw_methods(options.folder, options.out or options.folder, options.apart):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_methods(given.folder, given.out or given.folder, given.apart)
 
-    return exit_status(draw)
+    return draw_again("methods", Options, arguments, draw)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""Where figures and tables go."""
+"""Where figures and tables go, and the command lines that draw them again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from histpert.errors import InputError
+from histpert.command_line import parsed
+from histpert.errors import InputError, exit_status
 
-__all__ = ["output_folders"]
+__all__ = ["draw_again", "output_folders"]
+
+Options = TypeVar("Options")
 
 
 @contextmanager
@@ -25,3 +29,23 @@ def output_folders(out: Path) -> Iterator[tuple[Path, Path]]:
         yield out / "figures", out / "tables"
     except OSError as error:
         raise InputError(f"cannot write into {out} ({error}): give another folder") from error
+
+
+def draw_again(
+    module: str, options_type: type[Options], arguments: Sequence[str] | None, draw: Callable[[Options], Iterable[Path]]
+) -> int:
+    """Run the command line of a module of this package, and name the files it wrote; returns its exit status.
+
+    Args:
+        module: Its name.
+        options_type: What the command line takes.
+        arguments: Those of the command line by default.
+        draw: Writes the files.
+    """
+
+    def run() -> int:
+        for path in draw(parsed(options_type, args=arguments, prog=f"python -m analysis.{module}")):
+            print(path)
+        return 0
+
+    return exit_status(run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,10 +19,10 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.distances import histogram_mean
+from analysis.output import draw_again
 from analysis.predicted import Response, SavedStudy
 from analysis.telling_genes import LARGEST_SHIFT, SHAPE, rules, telling_genes
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import Histogram, HistogramPanel, histogram_panels, save_figure, shift_scatter
 from histpert.results import write_atomically
 
@@ -184,20 +184,17 @@ class Options:
             raise InputError(f"--preset {self.preset} names perturbations and genes itself: give the one or the other")
 
 
+def _drawn(options: Options) -> Iterator[Path]:
+    study = SavedStudy(options.folder, options.method, options.n_bins)
+    wanted = _paper(study) if options.preset else {options.perturbation: options.genes}
+    for name, genes in wanted.items():
+        response = study.response(name) if name else study.largest_response()
+        yield from draw_response(response, _genes(response, genes, options.n_genes), options.out or study.folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.perturbation")
-        study = SavedStudy(options.folder, options.method, options.n_bins)
-        wanted = _paper(study) if options.preset else {options.perturbation: options.genes}
-        for name, genes in wanted.items():
-            response = study.response(name) if name else study.largest_response()
-            for path in draw_response(response, _genes(response, genes, options.n_genes), options.out or study.folder):
-                print(path)
-        return 0
-
-    return exit_status(draw)
+    return draw_again("perturbation", Options, arguments, _drawn)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from analysis.averages import OBSERVED, TARGETS
+from analysis.output import draw_again
 from analysis.reading import Study, left_out
 from analysis.summary import read_sweeps, summarize
 from analysis.tables import SHORT, PrintedTable, best_of, in_bold, means, write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import COLORS, MARKERS, Curve, CurveStyle, curve_panels, save_figure
 from histpert.results import METRICS
 
@@ -182,13 +182,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.resolution")
-        for path in draw_resolution(options.folders, options.out or Path(*options.folders[:1]), options.apart):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_resolution(given.folders, given.out or Path(*given.folders[:1]), given.apart)
 
-    return exit_status(draw)
+    return draw_again("resolution", Options, arguments, draw)
 
 
 if __name__ == "__main__":

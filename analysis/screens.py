@@ -15,9 +15,9 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from analysis.output import draw_again
 from analysis.tables import PrintedTable, write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
 from histpert.results import SCREEN_SCHEMAS, read_table
 
@@ -164,12 +164,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        for path in draw_comparison(parsed(Options, args=arguments, prog="python -m analysis.screens").folder):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_comparison(given.folder)
 
-    return exit_status(draw)
+    return draw_again("screens", Options, arguments, draw)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from analysis.output import draw_again
 from analysis.paired import PairedDifference, paired_difference
 from analysis.tables import DASH, PrintedTable, interval, write_tables
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
 from histpert.results import METRICS, read_table
 
@@ -156,12 +156,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        for path in draw_search(parsed(Options, args=arguments, prog="python -m analysis.search").folder):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_search(given.folder)
 
-    return exit_status(draw)
+    return draw_again("search", Options, arguments, draw)
 
 
 if __name__ == "__main__":

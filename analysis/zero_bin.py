@@ -24,9 +24,9 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from analysis.output import draw_again
 from analysis.predicted import SavedStudy, predicted_masses, zero_bins
-from histpert.command_line import parsed
-from histpert.errors import InputError, exit_status
+from histpert.errors import InputError
 from histpert.plots import save_figure, split_differences
 from histpert.prediction_files import SavedPredictions
 from histpert.results import MASS_FLOOR, write_atomically
@@ -170,13 +170,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
 
-    def draw() -> int:
-        options = parsed(Options, args=arguments, prog="python -m analysis.zero_bin")
-        for path in draw_zero_bin(options.folder, options.methods, options.n_bins, options.out or options.folder):
-            print(path)
-        return 0
+    def draw(given: Options) -> list[Path]:
+        return draw_zero_bin(given.folder, given.methods, given.n_bins, given.out or given.folder)
 
-    return exit_status(draw)
+    return draw_again("zero_bin", Options, arguments, draw)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -13,6 +11,7 @@ from histpert.cells import Cells
 from histpert.histograms.cells_apart import CellsApart
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges
+from histpert.tensors import mapped
 
 __all__ = ["CellSums"]
 
@@ -43,7 +42,7 @@ class CellSums:
         self._lower, self._upper, self._near = (torch.from_numpy(end).to(device) for end in ends)
         arrays = moments.n_cells, moments.n_detected, *moments.power_sums[:2], *apart
         (self._n_cells, self._n_detected, self._sums, self._squares, self._first, self._gene, self._value) = (
-            _shared(array, device) for array in arrays
+            mapped(array, device) for array in arrays
         )
 
     def __len__(self) -> int:
@@ -84,9 +83,3 @@ class CellSums:
         gene, value = self._gene[place].long(), self._value[place].double()
         kept = (value.abs() <= self._near[gene]) | (value < self._lower[gene]) | (value > self._upper[gene])
         return row[kept], gene[kept], value[kept]
-
-
-def _shared(array: np.ndarray, device: torch.device) -> Tensor:
-    """On a CPU what is in the mapped file, which all processes share."""
-    with warnings.catch_warnings(action="ignore"):  # that it cannot be written, which nobody does
-        return torch.from_numpy(array).to(device)

@@ -8,6 +8,7 @@ where the spike is.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -78,9 +79,8 @@ class Density(NamedTuple):
         share = torch.linspace(0, 1, n_bins + 1, dtype=self.lower.dtype, device=self.lower.device)
         edges = torch.lerp(self.lower[:, None], self.upper[:, None], share)
         # One bin after the other: the way to a mass passes through some fifteen arrays.
-        masses = torch.stack([self._log_mass(*ends) for ends in zip(edges.T, edges.T[1:], strict=False)], -1).softmax(
-            -1
-        )
+        log_masses = [self._log_mass(*ends) for ends in pairwise(edges.T)]
+        masses = torch.stack(log_masses, -1).softmax(-1)
         if self.log_odds is None:
             return masses
         below = ((edges + self.spike[:, None]) / (2 * self.spike[:, None])).clamp(0, 1)

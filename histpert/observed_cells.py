@@ -12,14 +12,9 @@ from histpert.cells import Cells
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts
 from histpert.metrics.distances import CellPositions, cell_positions, mean_difference
+from histpert.tensors import masses_of
 
-__all__ = ["HeldOutCells", "ResampledCells", "masses_of"]
-
-
-def masses_of(counts: np.ndarray, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "*batch gene bin"]:
-    """Counts over their sum, divided out on the device."""
-    integers = torch.from_numpy(counts).to(device)
-    return integers.to(dtype) / integers.sum(-1, keepdim=True, dtype=dtype)
+__all__ = ["HeldOutCells", "ResampledCells"]
 
 
 class HeldOutCells:
@@ -54,9 +49,10 @@ class HeldOutCells:
 
     def sums(self, rows: Int[np.ndarray, "perturbation"]) -> Cells:
         """What the likelihood of a density needs of them."""
-        counts, every = self._counts, torch.arange(len(rows), device=self._device)
+        counts, every = self._counts, np.arange(len(rows))
         groups = counts.held_out[rows] + 1
-        return CellSums(groups, self._moments, counts.apart(), counts.edges, self._device, torch.float64)[every]
+        known = self._moments.of(groups), counts.apart().of(groups), counts.edges
+        return CellSums(every, *known, self._device, torch.float64)[torch.from_numpy(every).to(self._device)]
 
     def _counted(self, rows: Int[np.ndarray, "perturbation"]) -> Int[np.ndarray, "perturbation gene bin"]:
         groups = self._counts.held_out[rows] + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,10 +12,11 @@ from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts, HistogramStore
 from histpert.metrics import HeldOut
 from histpert.metrics.held_out import CellReader
-from histpert.metrics.significance import welch_test
+from histpert.metrics.significance import differential_expression
 from histpert.models.interface import TrainingSet
 from histpert.moments import Moments, moments_from_sums
-from histpert.observed_cells import HeldOutCells, ResampledCells, masses_of
+from histpert.observed_cells import HeldOutCells, ResampledCells
+from histpert.tensors import mapped, masses_of
 
 __all__ = [
     "CellMeans",
@@ -76,7 +75,7 @@ class CountedMasses:
         groups = counts.training + 1
         self._groups = torch.from_numpy(groups).to(device)
         self._n_cells = _on(device, n_cells[groups], torch.float32)
-        self._on_all_cells, self._own = _mapped(counts.on_all_cells).to(device), _mapped(counts.own).to(device)
+        self._on_all_cells, self._own = mapped(counts.on_all_cells, device), mapped(counts.own, device)
         self._own_genes = torch.from_numpy(counts.own_genes).to(device)
 
     def __len__(self) -> int:
@@ -102,7 +101,7 @@ class CellMeans:
         groups = counts.training + 1
         self._groups = torch.from_numpy(groups).to(device)
         self._n_cells = _on(device, moments.n_cells[groups])
-        self._sums = _mapped(moments.power_sums[0]).to(device)
+        self._sums = mapped(moments.power_sums[0], device)
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -179,7 +178,7 @@ def _held_out(
     """From statistics of control and of the held-out perturbations after it."""
     control, observed = (Moments(*(values[part] for values in of_groups)) for part in (0, slice(1, None)))
     n_cells = store.moments.n_cells
-    tested = welch_test(
+    tested = differential_expression(
         observed.mean.numpy(),
         observed.variance.numpy(),
         n_cells[counts.held_out + 1],
@@ -214,18 +213,9 @@ def _targets(store: HistogramStore, numbers: Int[np.ndarray, "perturbation"]) ->
     return torch.tensor([[gene in perturbed for gene in store.genes] for perturbed in names], dtype=torch.bool)
 
 
-def _mapped(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings(action="ignore"):  # that it cannot be written, which nobody does
-        return torch.from_numpy(array)
-
-
 def _moments(moments: GroupMoments, groups: np.ndarray) -> Moments:
-    arrays = (
-        np.stack([sums[groups] for sums in moments.power_sums]),
-        moments.n_cells[groups, None],
-        moments.minimum[groups],
-        moments.maximum[groups],
-    )
+    chosen = moments.of(groups)
+    arrays = np.stack(chosen.power_sums), chosen.n_cells[:, None], chosen.minimum, chosen.maximum
     power_sums, n_cells, minimum, maximum = (torch.from_numpy(array) for array in arrays)
     return moments_from_sums(power_sums, n_cells.double(), minimum, maximum)
 

@@ -12,7 +12,7 @@ from typing import Any
 from analysis.loss_weights import draw_loss_weights
 from histpert.errors import InputError
 from histpert.settings import weight_triples
-from studies.data import N_REPLICATES, check_writable, prepare
+from studies.data import check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
 from studies.plan import Job
@@ -38,7 +38,7 @@ def main(options: LossWeights, before: Mapping[str, Any] | None = None) -> int:
     if options.smoke:
         options = replace(options, folds=3, only_folds=(0,), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)
-    data = prepare(options, [options.bins], n_replicates=N_REPLICATES)
+    data = prepare(options, [options.bins])
     jobs = [
         Job("MLP+Hist", options.bins, fold, replace(options.model, weight_ce=ce, weight_wass=wass, weight_mse=mse))
         for ce, wass, mse in weight_triples()

@@ -57,6 +57,16 @@ class GroupMoments:
     maximum: Float[np.ndarray, "group gene"]
     n_detected: Int[np.ndarray, "group gene"]
 
+    def of(self, groups: Int[np.ndarray, "chosen"]) -> GroupMoments:
+        """Of these groups alone, copied out of a mapped file."""
+        return GroupMoments(
+            n_cells=self.n_cells[groups],
+            power_sums=tuple(sums[groups] for sums in self.power_sums),
+            minimum=self.minimum[groups],
+            maximum=self.maximum[groups],
+            n_detected=self.n_detected[groups],
+        )
+
     def __add__(self, other: GroupMoments) -> GroupMoments:
         """Of other cells of the same groups."""
         return GroupMoments(

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import false_discovery_control, rankdata, ttest_ind_from_stats
+from scipy.stats import rankdata
 
-from histpert.screens.statistics import FALSE_DISCOVERY_RATE
+from histpert.screens.statistics import welch_test
 
 __all__ = [
     "MIN_SIGNIFICANT",
     "DifferentialExpression",
+    "differential_expression",
     "log_fold_change",
     "spearman_of_significant",
-    "welch_test",
 ]
 
 MIN_SIGNIFICANT = 3
@@ -41,7 +41,7 @@ class DifferentialExpression(NamedTuple):
     significant: Bool[np.ndarray, "perturbation gene"]
 
 
-def welch_test(
+def differential_expression(
     mean: Float[np.ndarray, "perturbation gene"],
     variance: Float[np.ndarray, "perturbation gene"],
     n_cells: Int[np.ndarray, "perturbation"],
@@ -61,18 +61,10 @@ def welch_test(
     """
     n = n_cells[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        t, p = ttest_ind_from_stats(
-            mean1=mean,
-            std1=np.sqrt(variance * n / (n - 1)),
-            nobs1=n,
-            mean2=control_mean,
-            std2=np.sqrt(control_variance * n_control / (n_control - 1)),
-            nobs2=n_control,
-            equal_var=False,
-        )
-    adjusted = false_discovery_control(np.nan_to_num(p, nan=1.0), axis=1)
+        of_control = control_mean, control_variance * n_control / (n_control - 1), n_control
+        t, significant = welch_test(mean, variance * n / (n - 1), n, *of_control)
     ranking = np.argsort(-np.nan_to_num(np.abs(t), nan=0.0, posinf=np.inf), axis=1, kind="stable")
-    return DifferentialExpression(ranking, adjusted < FALSE_DISCOVERY_RATE)
+    return DifferentialExpression(ranking, significant)
 
 
 def log_fold_change(

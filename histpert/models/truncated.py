@@ -22,7 +22,7 @@ __all__ = ["DensityNetwork", "TruncatedGaussian", "ZeroInflatedTruncatedGaussian
 BEYOND = 1.5 / 12**0.5
 """How far, in widths of the range, the mean may lie beyond it: 1.5 deviations of the uniform density (section 4.2)."""
 
-MOST_ODDS = 1 - 1e-3
+MOST_SHARE = 1 - 1e-3
 """Where the mean starts between its bounds, and the spike's share between 0 and 1, at most; the least is 1 less it."""
 
 
@@ -72,9 +72,9 @@ class DensityNetwork(nn.Module):
             variance = (rest * (variance + mean**2)) / shares - whole**2
             mean = whole
         low, high = self._bounds
-        at = ((mean - low) / (high - low)).clamp(1 - MOST_ODDS, MOST_ODDS)
+        at = ((mean - low) / (high - low)).clamp(1 - MOST_SHARE, MOST_SHARE)
         start = [at.logit(), (variance.sqrt() / self._least).clamp_min(1).log()]
-        return [*start, zeros.clamp(1 - MOST_ODDS, MOST_ODDS).logit()] if has_spike else start
+        return [*start, zeros.clamp(1 - MOST_SHARE, MOST_SHARE).logit()] if has_spike else start
 
     @property
     def _bounds(self) -> tuple[Tensor, Tensor]:

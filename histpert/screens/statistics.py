@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from histpert.screens.screen import Screen
 
-__all__ = ["FALSE_DISCOVERY_RATE", "gene_pair_rows", "gene_rows", "perturbation_rows", "shape_statistics"]
+__all__ = ["gene_pair_rows", "gene_rows", "perturbation_rows", "shape_statistics", "welch_test"]
 
 FALSE_DISCOVERY_RATE = 0.05
 MIN_DETECTION = 0.1
@@ -70,21 +70,44 @@ def perturbation_rows(screen: Screen) -> Iterator[dict[str, Any]]:
         n_cells = int(screen.n_cells[group])
         cells = screen.expression[screen.group_start[group] : screen.group_start[group + 1]]
         mean, variance = _mean_and_variance(cells, n_cells)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            test = ttest_ind_from_stats(
-                *(mean, np.sqrt(variance), n_cells),
-                *(control_mean, np.sqrt(control_variance), n_control),
-                equal_var=False,
-            )
-        adjusted = false_discovery_control(np.nan_to_num(test.pvalue, nan=1.0))
+        _, significant = welch_test(mean, variance, n_cells, control_mean, control_variance, n_control)
         squared = (mean - control_mean) ** 2 - variance / n_cells - control_variance / n_control
         yield {
             "screen": screen.name,
             "perturbation": name,
             "n_cells": n_cells,
-            "n_significant": int((adjusted < FALSE_DISCOVERY_RATE).sum()),
+            "n_significant": int(significant.sum()),
             "shift": float(np.sqrt(np.maximum(squared.mean(), 0.0))),
         }
+
+
+def welch_test(
+    mean: Float[np.ndarray, "*perturbation gene"],
+    variance: Float[np.ndarray, "*perturbation gene"],
+    n_cells: Int[np.ndarray, "perturbation 1"] | int,
+    control_mean: Float[np.ndarray, "gene"],
+    control_variance: Float[np.ndarray, "gene"],
+    n_control: int,
+) -> tuple[Float[np.ndarray, "*perturbation gene"], Bool[np.ndarray, "*perturbation gene"]]:
+    """Welch's t-test of each gene against control cells.
+
+    Args:
+        mean: Mean of each perturbation's cells.
+        variance: Their variance, over n - 1.
+        n_cells: Their number.
+        control_mean: Mean of the control cells.
+        control_variance: Their variance, over n - 1.
+        n_control: Their number.
+
+    Returns:
+        t, NaN for a gene that does not vary; and which genes have a false discovery rate below 5%
+        (Benjamini-Hochberg, for each perturbation).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t, p = ttest_ind_from_stats(
+            *(mean, np.sqrt(variance), n_cells), *(control_mean, np.sqrt(control_variance), n_control), equal_var=False
+        )
+    return t, false_discovery_control(np.nan_to_num(p, nan=1.0), axis=-1) < FALSE_DISCOVERY_RATE
 
 
 def gene_pair_rows(screen: Screen) -> Iterator[dict[str, Any]]:

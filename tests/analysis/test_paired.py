@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, wilcoxon
 from statsmodels.stats.multitest import multipletests
@@ -107,7 +107,6 @@ def test_both_intervals_must_say_so(perturbations, folds, verdict):
     assert comparison.verdict(higher_is_better=True) == verdict
 
 
-@settings(max_examples=20)
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
 def test_holm_is_that_of_statsmodels(values):
     p = np.array(values, float)

@@ -43,9 +43,9 @@ def test_drawing_random_numbers_elsewhere_changes_no_fold():
 
 @pytest.mark.parametrize(("n_perturbations", "n_folds"), [(10, 1), (10, 0), (10, -3), (4, 5), (0, 2)])
 def test_folds_that_cannot_be_filled_are_refused(n_perturbations, n_folds):
-    with pytest.raises(InputError, match="folds"):
+    with pytest.raises(InputError, match="--folds"):
         assign_folds(names(n_perturbations), n_folds, 0)
-    with pytest.raises(InputError, match="folds"):
+    with pytest.raises(InputError, match="--folds"):
         assign_cluster_folds(np.eye(n_perturbations, 4), n_folds, 0)
 
 

@@ -16,7 +16,7 @@ from histpert.histograms import group_moments, open_or_build
 from histpert.metrics import evaluate, evaluate_in_batches
 from histpert.metrics.distances import cell_positions, continuous_ranked_probability, negative_log_likelihood
 from histpert.metrics.shifts import pearson_over_top_genes, relative_error
-from histpert.metrics.significance import welch_test
+from histpert.metrics.significance import differential_expression
 from histpert.models.interface import smoothed
 from histpert.moments import moments_from_sums
 from histpert.predictions import predicted_histograms, predicted_means
@@ -179,7 +179,9 @@ def ranked(screen):
         *tensors(np.stack(moments.power_sums), moments.n_cells[:, None].astype(float), moments.minimum, moments.maximum)
     )
     mean, variance = statistics.mean.numpy(), statistics.variance.numpy()
-    tested = welch_test(mean[1:], variance[1:], moments.n_cells[1:], mean[0], variance[0], int(moments.n_cells[0]))
+    tested = differential_expression(
+        mean[1:], variance[1:], moments.n_cells[1:], mean[0], variance[0], int(moments.n_cells[0])
+    )
     genes = np.array(screen.genes)
     return {name: list(genes[row]) for name, row in zip(screen.perturbations, tested.ranking, strict=True)}
 

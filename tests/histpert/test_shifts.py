@@ -10,7 +10,7 @@ from test_metrics import tensors
 
 from histpert.metrics.reliability import reliability
 from histpert.metrics.shifts import discrimination, pearson, pearson_split
-from histpert.metrics.significance import log_fold_change, spearman_of_significant, welch_test
+from histpert.metrics.significance import differential_expression, log_fold_change, spearman_of_significant
 
 
 def test_pearson_is_that_of_scipy_over_the_genes_that_count():
@@ -134,7 +134,7 @@ def test_fold_changes_and_significant_genes_are_those_of_scanpy():
         found = log_fold_change(cells.mean(0)[None], control.mean(0))[0]
         np.testing.assert_allclose(found, table["logfoldchanges"], rtol=1e-4, atol=1e-5)
         sizes = np.array([len(cells)])
-        tested = welch_test(
+        tested = differential_expression(
             cells.mean(0)[None], cells.var(0)[None], sizes, control.mean(0), control.var(0), len(control)
         )
         np.testing.assert_array_equal(tested.significant[0], table["pvals_adj"].to_numpy() < 0.05)
