@@ -29,11 +29,10 @@ __all__ = ["DEFAULT", "draw_choices", "main", "read_choices", "summarize_choices
 DEFAULT = "default"
 """What a run without a variant is called."""
 
-_WANTED = (
+_SHOWN = (
     *("rmae_mean", "rmae_var", "rmae_skew", "rmae_kurt", "nll", "crps", "energy_distance"),
     *("pearson_top20", "pearson_delta_split", "pds"),
 )
-_SHOWN = tuple(name for name in _WANTED if name in METRICS)
 _SIDE_BY_SIDE = 5
 _NOTHING = PairedDifference(np.nan, -np.inf, np.inf, 0)
 _CAPTION = (

@@ -37,7 +37,7 @@ def methods_figure(per_fold: pd.DataFrame, targets: str) -> Figure:
     methods = sorted(per_fold["method"].unique(), key=method_rank)
     values = dict(list(per_fold.groupby("method")))
     panels = []
-    for metric in (name for name in _PANELS if name in METRICS):
+    for metric in _PANELS:
         folds = {method: rows[metric].to_numpy(float) for method, rows in values.items()}
         lines = {name: _mean(folds[name]) for name in _LINES if name in folds}
         rows = {label_of(method): folds[method] for method in methods}
@@ -67,7 +67,7 @@ def _line_style(method: str) -> CurveStyle:
 
 def calibration_figure(per_fold: pd.DataFrame, targets: str) -> Figure | None:
     """Share of cells inside central predicted intervals against their nominal share; None where none was measured."""
-    per_fold = per_fold[per_fold[list(_COVERAGE)].notna().any(axis=1)] if _COVERAGE else per_fold[:0]
+    per_fold = per_fold[per_fold[list(_COVERAGE)].notna().any(axis=1)]
     methods = sorted(per_fold["method"].unique(), key=method_rank)
     if not methods:
         return None

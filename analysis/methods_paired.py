@@ -15,11 +15,10 @@ from histpert.results import METRICS
 
 __all__ = ["COMPARED", "paired_comparisons", "printed_comparisons"]
 
-_WANTED = (
+COMPARED = (
     *("rmae_mean", "rmae_var", "rmae_skew", "rmae_kurt", "nll", "crps", "energy_distance", "w1"),
     *("pearson_top20", "pearson_delta_split", "de_spearman", "pds", "mse_corrected"),
 )
-COMPARED = tuple(name for name in _WANTED if name in METRICS)
 """Metrics on which methods are compared."""
 
 _CAPTION = (

@@ -38,7 +38,7 @@ _ORDER = (
     *("GEARS", "GP", "Ridge", "Neighbors Mean", "MLP+Mean", "Neighbors Hist", "TG", "ZITG", "GP+Hist", "GP+MLP+Hist"),
 )
 _COSTS = {"train_minutes": ("Minutes", 2), "peak_memory_mb": ("Memory (MB)", 0), "n_parameters": ("Parameters", 0)}
-_DISTRIBUTIONAL = [name for name in ("nll", "crps", "w1", "energy_distance") if name in METRICS]
+_DISTRIBUTIONAL = ["nll", "crps", "w1", "energy_distance"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,9 @@ _MEANS = (
 )
 
 
-def _existing(names: Sequence[str]) -> tuple[str, ...]:
-    """Those that result tables of this version have."""
-    return tuple(name for name in names if name in METRICS or name in _COSTS)
-
-
 LAYOUTS = {
-    "methods_distributions": Layout(1, _existing(_DISTRIBUTIONS), "Predicted distributions"),
-    "methods_means": Layout(2, _existing(_MEANS), "Predicted mean shifts"),
+    "methods_distributions": Layout(1, _DISTRIBUTIONS, "Predicted distributions"),
+    "methods_means": Layout(2, _MEANS, "Predicted mean shifts"),
     "methods_resources": Layout(3, tuple(_COSTS), "Costs of training, per fold"),
 }
 """File name of each table, and what is in it."""
