@@ -21,7 +21,7 @@ from studies.local_ray import ray_session
 from studies.options import StudyOptions
 from studies.plan import Job, Plan
 from studies.provenance import provenance
-from studies.tuning import grid, tune_trials
+from studies.tuning import bundles, grid, tune_trials
 
 __all__ = ["Study", "alone_in", "plan_of", "run_study"]
 
@@ -137,7 +137,7 @@ def _run_study(plan: Plan, options: StudyOptions, jobs: Sequence[Job]) -> Study:
     print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
         with ray_session() as own_folder:
-            died = tune_trials(plan, grid(missing, n_folds), options, own_folder, done)
+            died = tune_trials(plan, grid(bundles(plan, missing), n_folds), options, own_folder, done)
             found |= {job: ledger.read(plan.trial_id(job)) for job in missing}
             again = [job for job in missing if job in died or _ran_out_of_memory(found[job])]
             if again:
@@ -146,7 +146,7 @@ def _run_study(plan: Plan, options: StudyOptions, jobs: Sequence[Job]) -> Study:
                     "nothing beside it",
                     flush=True,
                 )
-                tune_trials(plan, grid(again, n_folds), options, own_folder, done, alone=True)
+                tune_trials(plan, grid([(job,) for job in again], n_folds), options, own_folder, done, alone=True)
                 found |= {job: ledger.read(plan.trial_id(job)) for job in again}
     _say_what_is_replaced(folder, plan.data)
     _write_results(folder, [entry for entry in found.values() if entry], _record(plan.study, options, plan.data))

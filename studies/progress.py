@@ -49,6 +49,7 @@ class TrialProgress(tune.Callback):
 
     def __init__(self, plan: Plan, trials: Trials, done: Sequence[Entry]):
         self._plan, self._jobs_of, self._n_jobs = plan, trials.jobs_of, trials.n_jobs
+        self._ends_early = bool(trials.objectives)
         self._n_done, self._n_folds = len(done), trials.n_folds
         self._ledger = Ledger(plan.ledger)
         self._start = time.monotonic()
@@ -95,10 +96,12 @@ class TrialProgress(tune.Callback):
         if trial.last_result.get("status") == "unwritten":
             self.unwritten = trial.last_result["error"]
             return
-        reported = trial.last_result.get("training_iteration", 0)  # fewer than its jobs where a scheduler stopped it
+        n_jobs = len(self._jobs_of(trial.config))
+        if self._ends_early:  # a scheduler may have stopped it
+            n_jobs = trial.last_result.get("training_iteration", 0)
         self._end(
             trial,
-            reported,
+            n_jobs,
             f"its worker's ledger entry is not in {self._ledger.folder}: name an --out that all nodes see",
         )
 
@@ -125,7 +128,7 @@ class TrialProgress(tune.Callback):
         return Text(self._line())
 
     def _end(self, trial: Any, n_ended: int, error: str, status: str = "failed", died: bool = False) -> None:
-        """Count the jobs of a trial up to the first without a result, which gets this error if it says none itself."""
+        """Count the jobs that a trial tried; what left no entry gets this error."""
         jobs, n_counted = self._jobs_of(trial.config), 0
         seconds = time.monotonic() - self._started.pop(trial.trial_id, time.monotonic())
         for job in jobs[:n_ended]:
@@ -137,7 +140,7 @@ class TrialProgress(tune.Callback):
                     self.died.add(job)
             self._count(job, entry, seconds / n_ended)
             n_counted += 1
-            if not is_done(entry):
+            if self._ends_early and not is_done(entry):
                 break
         self._ended["skipped"] += len(jobs) - n_counted
         self._tell()

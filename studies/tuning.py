@@ -13,19 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from histpert.errors import InputError
+from histpert.models import METHODS
 from studies.ledger import Entry, Ledger, is_done
 from studies.options import StudyOptions
 from studies.packing import gpu_share, memory_fraction, trial_bytes
-from studies.plan import Job, Plan
+from studies.plan import CEILING, Job, Plan
 from studies.trial import open_store, run_trial
 
-__all__ = ["Config", "Trials", "grid", "tune_trials"]
+__all__ = ["Config", "Trials", "bundles", "grid", "tune_trials"]
 
 MAX_DEATHS = 3
 """How often a trial is taken up again after its worker died; one that kills its workers must end."""
+
+BUNDLE, BUNDLE_MASSES = 16, 1 << 23
+"""The most jobs without training that a worker takes up at once, and the most bin masses that they score: about a
+second's work. To take one up costs some 15 ms, on a small screen twice as long as to do it."""
 
 Config = Mapping[str, Any]
 
@@ -35,7 +41,7 @@ class Trials:
     """What Tune is to run.
 
     Attributes:
-        jobs_of: The jobs of a trial, by its configuration; a trial reports after each.
+        jobs_of: The jobs of a trial, by its configuration.
         space: Tune's search space; empty where `search` has its own.
         n_trials: Samples that Tune draws: 1 where the space is a grid.
         n_jobs: Jobs in all.
@@ -43,7 +49,8 @@ class Trials:
         known: The jobs, longest first, as far as they are known before.
         searcher: One of Tune's, that proposes configurations.
         scheduler: One of Tune's, that may stop trials by what they report.
-        objectives: Metrics that a trial reports, averaged over its jobs so far.
+        objectives: Metrics that a trial reports after each job, averaged over those so far; it ends at the first job
+            that has no result. Without any it reports once, when all its jobs have been tried.
     """
 
     jobs_of: Callable[[Config], Sequence[Job]]
@@ -57,26 +64,51 @@ class Trials:
     objectives: tuple[str, ...] = ()
 
 
-def grid(jobs: Sequence[Job], n_folds: int) -> Trials:
-    """A trial for each of these jobs, started in this order."""
+def bundles(plan: Plan, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+    """The jobs in their order, those next to each other that train nothing and are soon scored in one bundle."""
+    made: list[tuple[Job, ...]] = []
+    room = 0
+    for job in jobs:
+        n_masses = _masses_scored(plan, job)
+        if made and n_masses <= room and len(made[-1]) < BUNDLE:
+            made[-1] += (job,)
+        else:
+            made.append((job,))
+            room = BUNDLE_MASSES
+        room -= n_masses
+    return made
+
+
+def _masses_scored(plan: Plan, job: Job) -> float:
+    """Bin masses that a job scores, infinitely many where it also trains."""
+    n_parameters = getattr(METHODS.get(job.method), "n_parameters", 0)  # of the class: a property where it is trained
+    if job.method == CEILING or n_parameters != 0:
+        return math.inf
+    data = plan.data_of(job)
+    return int(np.count_nonzero(data.folds == job.fold)) * len(open_store(data.store).genes) * job.n_bins
+
+
+def grid(bundles: Sequence[tuple[Job, ...]], n_folds: int) -> Trials:
+    """A trial for each of these bundles of jobs, started in this order."""
     from ray import tune
 
-    jobs = tuple(jobs)
-    one_each = _JobOfGrid(tuple(map(pickle.dumps, jobs)))
-    return Trials(one_each, {"job": tune.grid_search(list(range(len(jobs))))}, 1, len(jobs), n_folds, jobs)
+    jobs = [job for bundle in bundles for job in bundle]
+    one_each = _BundleOfGrid(tuple(map(pickle.dumps, bundles)))
+    space = {"bundle": tune.grid_search(list(range(len(bundles))))}
+    return Trials(one_each, space, 1, len(jobs), n_folds, jobs)
 
 
 @dataclass(frozen=True)
-class _JobOfGrid:
-    """The job that a grid's configuration numbers.
+class _BundleOfGrid:
+    """The jobs that a grid's configuration numbers.
 
-    A worker gets all of them with each trial, and loads the one that it is asked for: 1,350 take longer than some do.
+    A worker gets all of them with each trial, and loads those that it is asked for: 1,350 take longer than some do.
     """
 
     pickled: tuple[bytes, ...]
 
-    def __call__(self, config: Config) -> tuple[Job]:
-        return (pickle.loads(self.pickled[config["job"]]),)
+    def __call__(self, config: Config) -> tuple[Job, ...]:
+        return pickle.loads(self.pickled[config["bundle"]])
 
 
 def tune_trials(
@@ -179,11 +211,15 @@ def _trainable(
                 tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))
                 return
             plan.checkpoint(job).remove()
-        scores.append([_score(entry, name) for name in objectives])
-        means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
         # Tune frees the worker at a report that says "done", and else at a call of its own once this has returned.
-        is_last = job is jobs[-1] or not is_done(entry)
-        tune.report({"status": entry["trial"]["status"], "done": is_last} | dict(zip(objectives, means, strict=True)))
+        is_last = job is jobs[-1]
+        if objectives:
+            is_last |= not is_done(entry)
+            scores.append([_score(entry, name) for name in objectives])
+            means = [sum(column) / len(scores) for column in zip(*scores, strict=True)]
+            tune.report({"status": "tried", "done": is_last} | dict(zip(objectives, means, strict=True)))
+        elif is_last:
+            tune.report({"status": "tried", "done": True})
         if is_last:
             return
 
@@ -236,9 +272,9 @@ class _Resources:
         return self._by_configuration if self._gpus is None else self._with(self._gpus)
 
     def _by_configuration(self, config: Config) -> Any:
-        job = self._jobs_of(config)[0]  # the others differ in their fold only
-        store = open_store(self._plan.data_of(job).store)
-        return self._with(gpu_share(trial_bytes(self._plan, job, store), self.gpu_bytes))
+        jobs = self._jobs_of(config)
+        n_bytes = max(trial_bytes(self._plan, job, open_store(self._plan.data_of(job).store)) for job in jobs)
+        return self._with(gpu_share(n_bytes, self.gpu_bytes))
 
     def _with(self, gpus: float) -> Any:
         from ray import tune
