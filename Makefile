@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study tables test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store clean
+.PHONY: help study tables test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -26,7 +26,7 @@ results-tables/screen.h5ad: .venv/study
 test: .venv/dev  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-chaos: .venv/dev  ## Run the tests that kill many processes
+chaos: .venv/dev  ## Run the tests that take long, as they kill many processes or run studies over and over
 	$(BIN)/python -m pytest -m chaos
 
 check: .venv/dev  ## Format, lint and types
@@ -51,6 +51,9 @@ bench-simulation: .venv/study  ## Time and memory of writing a screen of the pub
 
 bench-store: .venv/dev  ## Time, size and memory of the histogram store, beside what one would do without it
 	$(BIN)/python tests/benchmarks/store.py
+
+bench-training: .venv/study  ## Time, memory and scores of a training step at the published shape, beside a plain loop
+	$(BIN)/python tests/benchmarks/training.py
 
 clean:  ## Remove the virtual environment (results stay)
 	rm -rf .venv

@@ -86,6 +86,7 @@ class TrialProgress(tune.Callback):
         """A worker took up a trial."""
         self._started[trial.trial_id] = time.monotonic()
         self._n_workers = max(self._n_workers, len(self._started))
+        self._tell()
 
     def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial's worker died; Tune will start the trial again."""

@@ -1,5 +1,8 @@
 """Paired intervals and tests, against SciPy and statsmodels."""
 
+import gc
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,6 +110,15 @@ def test_both_intervals_must_say_so(perturbations, folds, verdict):
     assert comparison.verdict(higher_is_better=True) == verdict
 
 
+@pytest.fixture(scope="module")
+def little_garbage() -> Iterator[None]:
+    """Statsmodels collects garbage with each correction, through all that other tests have loaded."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_garbage")
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12))
 def test_holm_is_that_of_statsmodels(values):
     p = np.array(values, float)

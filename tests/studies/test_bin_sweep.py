@@ -110,6 +110,7 @@ def test_a_rerun_does_only_what_is_missing_and_gets_the_same_numbers(finished, b
         )
 
 
+@pytest.mark.chaos
 def test_a_terminal_sees_one_line_that_is_written_over(isolated, tmp_path):
     ours, theirs = pty.openpty()
     command = [sys.executable, ROOT / "studies" / "bin_sweep.py", "--smoke", "--out", tmp_path]

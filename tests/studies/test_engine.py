@@ -58,6 +58,7 @@ def test_a_second_driver_in_the_same_folder_is_refused(started, bin_sweep, tmp_p
     assert first.poll() is None
 
 
+@pytest.mark.chaos
 def test_what_runs_out_of_memory_is_tried_once_more_alone_and_is_a_row(bin_sweep, tmp_path):
     run = bin_sweep("--folds", "3", "--bins", "5", "--epochs", "1", "--hidden", "400000", "400000", "--out", tmp_path)
     assert run.returncode == 1
@@ -71,6 +72,7 @@ def test_what_runs_out_of_memory_is_tried_once_more_alone_and_is_a_row(bin_sweep
     }
 
 
+@pytest.mark.chaos
 def test_how_far_a_study_is_can_be_read_while_it_runs(started, tmp_path):
     study = started("--folds", "3", "--bins", "5", "--epochs", "1000", "--out", tmp_path)
     told = tmp_path / "bin_sweep" / "progress.json"

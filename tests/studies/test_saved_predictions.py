@@ -145,6 +145,7 @@ def test_figures_are_drawn_from_a_study(finished, tmp_path, capsys):
 
 
 @pytest.mark.ray
+@pytest.mark.chaos
 def test_a_trial_without_its_file_is_run_again_when_asked_to(finished, bin_sweep, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(finished, out / "bin_sweep")

@@ -191,6 +191,7 @@ def test_the_record_is_optunas_and_its_dashboard_opens_it(finished):
 
 
 @pytest.mark.ray
+@pytest.mark.chaos
 def test_a_search_that_is_killed_goes_on_where_it_was(started, script, isolated, tmp_path):
     arguments = ("--folds", "3", "--judging-folds", "0", "--inner-folds", "2", "--bins", "5", "--trials", "5")
     arguments += ("--largest-layer", "32", "--epochs", "40", "--out", tmp_path)
@@ -210,7 +211,8 @@ def test_a_search_that_is_killed_goes_on_where_it_was(started, script, isolated,
     assert "RUNNING" not in states
     tried = [trial.params for trial in optuna_study(folder).trials if trial.state.name == "COMPLETE"]
     assert running
-    assert all(params in tried for params in running)
+    # Of one that the process died proposing, the record has the parameters drawn until then.
+    assert not [params for params in running if not any(params.items() <= found.items() for found in tried)]
     again = script("search", *arguments)
     assert "5 tried before, 0 to try" in again.stdout
     assert "0 to run" in again.stdout
@@ -218,6 +220,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(started, script, isolated,
 
 
 @pytest.mark.ray
+@pytest.mark.chaos
 def test_a_configuration_that_cannot_be_trained_is_a_row_and_unpromising_ones_are_left(script, tmp_path):
     run = script("search", "--smoke", "--prune", "--batch-size", "1", "--weight-decay", "0", "--out", tmp_path)
     assert run.returncode == 0, run.stderr

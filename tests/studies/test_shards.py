@@ -81,6 +81,7 @@ def assert_one_line(run, *words):
     return line
 
 
+@pytest.mark.chaos
 def test_shards_build_the_store_of_one_process_and_the_study_goes_on_with_it(files, plain, bin_sweep, tmp_path):
     command = (*files, *SMALL, "--out", tmp_path, "--shards", "2", "--memory-gb", "0")
     run = bin_sweep(*command)
@@ -126,6 +127,7 @@ def test_no_such_number_of_shards_or_bytes(files, tmp_path, monkeypatch, capsys,
     assert line == f"error: {said}\n"
 
 
+@pytest.mark.chaos
 def test_more_shards_than_this_machine_has_processors(files, bin_sweep, tmp_path):
     run = bin_sweep(*files, *SMALL, "--out", tmp_path, "--shards", "1000")
     assert_one_line(run, "--shards 1000: this machine has ", " CPUs for Ray")
@@ -173,6 +175,7 @@ def storage():
     moto_api_backend.reset()  # its buckets are the process's: another test's server would show them
 
 
+@pytest.mark.chaos
 def test_a_store_on_object_storage_serves_a_study_elsewhere(files, plain, isolated, storage, tmp_path, monkeypatch):
     secrets = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
     for name, value in secrets.items():
