@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from histpert.checkpoints import Checkpoint
+from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
 
-__all__ = ["train"]
+__all__ = ["batch_orders", "train"]
 
 
 def train(
@@ -38,10 +39,15 @@ def train(
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
     """
     device = embeddings.device
+    outputs = [layer for layer in network.modules() if isinstance(layer, OutputLayer) and layer.begin(settings)]
+    updated = {layer.weight for layer in outputs}
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        [parameter for parameter in network.parameters() if parameter not in updated],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
-    orders = _batch_orders(len(embeddings), settings).to(device)
+    orders = batch_orders(len(embeddings), settings).to(device)
     first = _restore(checkpoint, network, optimizer)
     for epoch, order in enumerate(orders[first:], start=first):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -53,6 +59,8 @@ def train(
                 lambda done=done: {"epochs": done, "network": network.state_dict(), "optimizer": optimizer.state_dict()}
             )
         yield loss
+    for layer in outputs:
+        layer.end()
 
 
 def _restore(checkpoint: Checkpoint | None, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -83,7 +91,7 @@ def _train_epoch(
     return total / len(embeddings)
 
 
-def _batch_orders(n_training: int, settings: ModelSettings) -> Int[Tensor, "epoch perturbation"]:
+def batch_orders(n_training: int, settings: ModelSettings) -> Int[Tensor, "epoch perturbation"]:
     """A permutation of the training perturbations for each epoch."""
     random = np.random.default_rng(settings.seed)
     orders = np.tile(np.arange(n_training), (settings.epochs, 1))

@@ -24,7 +24,7 @@ class GPMLPHist:
     much as the two differ. Weights are not fitted, there being few perturbations to fit them on.
     """
 
-    version = 1
+    version = 2
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.models.interface import TrainingSet, smoothed
+from histpert.output_layer import OutputLayer
 from histpert.predictions import Prediction, predicted_histograms
 from histpert.settings import Layers, ModelSettings
 from histpert.training import train
@@ -30,7 +31,7 @@ def mlp(n_features: int, n_outputs: int, shape: Layers) -> nn.Sequential:
     hidden, dropout, output_scale = shape
     for n_in, n_out in zip((n_features, *hidden), hidden, strict=False):
         layers += [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.LeakyReLU(LEAKY_SLOPE), nn.Dropout(dropout)]
-    network = nn.Sequential(*layers, nn.Linear(hidden[-1], n_outputs))
+    network = nn.Sequential(*layers, OutputLayer(hidden[-1], n_outputs))
     for layer in network:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=LEAKY_SLOPE)
@@ -70,7 +71,7 @@ class HistogramNetwork(nn.Module):
 class MLPHist:
     """The histogram model (section 3)."""
 
-    version = 1
+    version = 2
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings

@@ -21,7 +21,7 @@ __all__ = ["MLPMean"]
 class MLPMean:
     """The network of MLP+Hist with one output a gene, trained on the squared error of the mean shift (section 4.2)."""
 
-    version = 1
+    version = 2
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings

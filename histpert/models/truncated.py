@@ -101,7 +101,7 @@ class DensityNetwork(nn.Module):
 class TruncatedGaussian:
     """TG: the network of MLP+Hist with two outputs a gene, trained on the likelihood of all cells (section 4.2)."""
 
-    version = 1
+    version = 2
     has_spike = False
 
     def __init__(self, settings: ModelSettings):

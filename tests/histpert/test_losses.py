@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from histpert import losses
 from histpert.losses import composed_loss, cross_entropy, mean_squared_error, wasserstein1, weighted_loss
 
 WEIGHTS = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.75, 0.25), (0.5, 0.5, 0.0), (0.2, 0.5, 0.3)]
@@ -148,6 +149,17 @@ def test_the_loss_has_the_value_and_slope_of_the_defining_functions(loss, weight
     assert value == pytest.approx(expected_value, rel=tolerance)
     size = expected_gradient.abs().max()
     torch.testing.assert_close(gradient.double() / size, expected_gradient / size, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 64])
+def test_rows_that_threads_share_have_the_loss_of_one_thread(monkeypatch, n_threads):
+    problem, weights = Problem(15), (0.2, 0.5, 0.3)
+    value, gradient = problem.by(weighted_loss, weights)
+    monkeypatch.setattr(losses, "WORTH_THREADS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: n_threads)
+    shared_value, shared_gradient = problem.by(weighted_loss, weights)
+    assert shared_value == pytest.approx(value, rel=1e-13)
+    torch.testing.assert_close(shared_gradient, gradient, rtol=0, atol=0)
 
 
 def test_w1_has_the_derivative_of_its_finite_differences():

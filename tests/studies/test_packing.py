@@ -19,6 +19,7 @@ from histpert import targets
 from histpert.losses import composed_loss
 from histpert.models import METHODS, mlp_hist
 from histpert.observed_cells import HeldOutCells
+from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
 from studies import trial
 from studies.data import prepare
@@ -93,10 +94,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[DeviceMemory]:
-    """What trials inside do on a CPU is what they do on a GPU: mapped counts are copied, the loss is composed."""
+    """Trials inside do on a CPU what they do on a GPU: mapped counts are copied, losses composed, gradients kept."""
     memory = DeviceMemory()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlp_hist, "weighted_loss", composed_loss)
+        patch.setattr(OutputLayer, "begin", lambda layer, settings: False)
         for name in ("training_targets", "held_out_targets"):
             patch.setattr(trial, name, memory.sent(getattr(trial, name)))
         patch.setattr(targets, "CellSums", memory.sent(targets.CellSums))
