@@ -29,7 +29,7 @@ from studies.ledger import Entry
 from studies.plan import CEILING, OBSERVED, Job, Plan
 from studies.saving import saved_predictions
 
-__all__ = ["failed_entry", "open_store", "run_trial"]
+__all__ = ["failed_entry", "open_store", "peak_memory_mb", "run_trial"]
 
 
 def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
@@ -76,7 +76,7 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
     data, about = plan.data_of(job), plan.row(job)
     store = open_store(data.store)
     counts = store.fold(job.fold, job.n_bins)
-    with _peak_memory_mb(device) as memory:
+    with peak_memory_mb(device) as memory:
         training = training_targets(counts, store.moments, data.vectors, device)
         held_out = held_out_targets(store, counts, device, data.n_replicates)
         if job.method == CEILING:
@@ -166,7 +166,7 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
 
 
 @contextmanager
-def _peak_memory_mb(device: torch.device) -> Iterator[list[float]]:
+def peak_memory_mb(device: torch.device) -> Iterator[list[float]]:
     """Peak memory inside the block: of the GPU's allocations, or of this process where the system can tell (Linux)."""
     peak = [math.nan]
     if device.type == "cuda":
