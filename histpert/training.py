@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +15,10 @@ from histpert.checkpoints import Checkpoint
 from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
 
-__all__ = ["batch_orders", "train"]
+__all__ = ["Replayed", "Steps", "batch_orders", "recorded", "train"]
+
+WARM_UP = 3
+"""Steps of a size before one is recorded, as torch asks for."""
 
 
 def train(
@@ -22,6 +27,8 @@ def train(
     embeddings: Float[Tensor, "perturbation feature"],
     settings: ModelSettings,
     checkpoint: Checkpoint | None = None,
+    *,
+    is_static: bool = True,
 ) -> Iterator[Float[Tensor, ""]]:
     """Train with AdamW on shuffled batches of perturbations (section 4.1).
 
@@ -34,6 +41,8 @@ def train(
         embeddings: Training perturbations.
         settings: Epochs, batch size, learning rate, weight decay and seed.
         checkpoint: Of this training: it goes on from there, to the same numbers as if it had never stopped.
+        is_static: Whether `loss_of` does the same to every batch of a size: a GPU then records a step and replays it,
+            since a small network's step takes the time of starting its some hundred kernels one by one.
 
     Yields:
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
@@ -46,13 +55,20 @@ def train(
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,
+        capturable=device.type == "cuda",
     )
+    steps = Steps(network, loss_of, embeddings, optimizer)
+    take_step = Replayed(steps, recorded) if device.type == "cuda" and is_static else steps
     orders = batch_orders(len(embeddings), settings).to(device)
     first = _restore(checkpoint, network, optimizer)
     for epoch, order in enumerate(orders[first:], start=first):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))
-            loss = _train_epoch(network, loss_of, embeddings, order.split(settings.batch_size), optimizer)
+            network.train()
+            steps.total.zero_()
+            for batch in order.split(settings.batch_size):
+                take_step(batch)
+            loss = steps.total / len(embeddings)
         if checkpoint is not None and epoch + 1 < settings.epochs:
             done = epoch + 1
             checkpoint.keep(
@@ -73,22 +89,67 @@ def _restore(checkpoint: Checkpoint | None, network: nn.Module, optimizer: torch
     return state["epochs"]
 
 
-def _train_epoch(
-    network: nn.Module,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    embeddings: Tensor,
-    batches: tuple[Tensor, ...],
-    optimizer: torch.optim.Optimizer,
-) -> Float[Tensor, ""]:
-    network.train()
-    total = torch.zeros((), device=embeddings.device)
-    for batch in batches:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(network(embeddings[batch]), batch)
+class Steps:
+    """Steps of a training, one after the other.
+
+    Attributes:
+        total: Loss of each step times its perturbations, added up on the device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        embeddings: Tensor,
+        optimizer: torch.optim.Optimizer,
+    ):
+        self._network, self._loss_of, self._embeddings, self._optimizer = network, loss_of, embeddings, optimizer
+        self.total = torch.zeros((), device=embeddings.device)
+
+    def __call__(self, batch: Int[Tensor, "batch"]) -> None:
+        """Forward, backward, update."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss_of(self._network(self._embeddings[batch]), batch)
         loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(batch)
-    return total / len(embeddings)
+        self._optimizer.step()
+        self.total += loss.detach() * len(batch)
+
+
+class Replayed:
+    """Steps that are recorded once for each size of a batch and replayed from then on.
+
+    Args:
+        step: Takes a step.
+        record: Of a first step that works on a given tensor makes what takes such a step again, on what is in that
+            tensor then. Recording takes no step.
+    """
+
+    def __init__(self, step: Callable[[Tensor], None], record: Callable[[Callable[[], None]], Callable[[], None]]):
+        self._step, self._record = step, record
+        self._n_taken: Counter[int] = Counter()
+        self._recorded: dict[int, tuple[Tensor, Callable[[], None]]] = {}
+
+    def __call__(self, batch: Int[Tensor, "batch"]) -> None:
+        """Take a step: the first few of a size as they are, since libraries set themselves up in them."""
+        size = len(batch)
+        if size not in self._recorded:
+            self._n_taken[size] += 1
+            if self._n_taken[size] <= WARM_UP:
+                self._step(batch)
+                return
+            given = batch.clone()
+            self._recorded[size] = given, self._record(partial(self._step, given))
+        given, replay = self._recorded[size]
+        given.copy_(batch)
+        replay()
+
+
+def recorded(step: Callable[[], None]) -> Callable[[], None]:
+    """A CUDA graph of a step; dropout in it goes on drawing from torch's generator as seeded when it is replayed."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def batch_orders(n_training: int, settings: ModelSettings) -> Int[Tensor, "epoch perturbation"]:

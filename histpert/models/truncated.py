@@ -122,7 +122,8 @@ class TruncatedGaussian:
         def loss_of(numbers: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
             return network.density(numbers).negative_log_likelihood(cells[batch]).mean()
 
-        return train(self.network, loss_of, training.embeddings, settings, checkpoint)
+        # How many cells near zero a batch has differs from batch to batch.
+        return train(self.network, loss_of, training.embeddings, settings, checkpoint, is_static=False)
 
     @torch.no_grad()
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
