@@ -32,6 +32,8 @@ class Layers(NamedTuple):
     """Share of hidden units dropped in training."""
     output_scale: float
     """Share of He's scale at which the output layer starts."""
+    batch_size: int
+    """The most perturbations of a step: so many rows of dropout are drawn, whether or not there are as many."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ModelSettings:
 
     def layers(self, n_training: int) -> Layers:
         """Of the network for a training set of this many perturbations."""
-        return Layers(self.hidden_sizes(n_training), self.dropout, self.output_scale)
+        return Layers(self.hidden_sizes(n_training), self.dropout, self.output_scale, self.batch_size)
 
     def hidden_sizes(self, n_training: int) -> tuple[int, ...]:
         """Sizes of the hidden layers for a training set of this many perturbations."""

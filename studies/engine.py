@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
+from studies.bundles import bundles
 from studies.data import StudyData
 from studies.ledger import Entry, Ledger
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
 from studies.plan import Job, Plan
 from studies.provenance import provenance
-from studies.tuning import bundles, grid, tune_trials
+from studies.tuning import gpu_bytes_of_a_trial, grid, tune_trials
 
 __all__ = ["Study", "alone_in", "plan_of", "run_study"]
 
@@ -137,7 +138,9 @@ def _run_study(plan: Plan, options: StudyOptions, jobs: Sequence[Job]) -> Study:
     print(f"{len(jobs)} trials, {len(done)} done before, {len(missing)} to run; results in {folder}", flush=True)
     if missing:
         with ray_session() as own_folder:
-            died = tune_trials(plan, grid(bundles(plan, missing), n_folds), options, own_folder, done)
+            died = tune_trials(
+                plan, grid(bundles(plan, missing, gpu_bytes_of_a_trial(options)), n_folds), options, own_folder, done
+            )
             found |= {job: ledger.read(plan.trial_id(job)) for job in missing}
             again = [job for job in missing if job in died or _ran_out_of_memory(found[job])]
             if again:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from histpert.metrics import HeldOut, evaluate_in_batches
 from histpert.metrics.evaluation import Scores
 from histpert.metrics.reliability import reliability
 from histpert.models import METHODS, TrainingSet
+from histpert.models.mlp_hist import MLPHist
 from histpert.prediction_files import SavedPredictions, write_predictions
 from histpert.predictions import Prediction, predicted_histograms
 from histpert.results import METRICS
@@ -29,7 +30,16 @@ from studies.ledger import Entry
 from studies.plan import CEILING, OBSERVED, Job, Plan
 from studies.saving import saved_predictions
 
-__all__ = ["failed_entry", "open_store", "peak_memory_mb", "run_trial"]
+__all__ = [
+    "Fitted",
+    "entry_of",
+    "failed_entry",
+    "failure",
+    "fit_and_score",
+    "open_store",
+    "peak_memory_mb",
+    "run_trial",
+]
 
 
 def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
@@ -44,16 +54,35 @@ def run_trial(plan: Plan, job: Job, device: torch.device) -> Entry:
         OSError: The predictions cannot be written.
     """
     torch.set_num_threads(plan.n_threads)
+    return entry_of(plan, job, lambda: fit_and_score(plan, job, device))
+
+
+def entry_of(plan: Plan, job: Job, work: Callable[[], tuple[Entry, SavedPredictions | None]]) -> Entry:
+    """What comes of the work, its predictions in their file; what it raises is an entry too."""
     try:
-        entry, saved = _fit_and_score(plan, job, device)
+        entry, saved = work()
     except Exception as error:  # a trial that fails is a row; the others go on
-        status = "oom" if _is_out_of_memory(error) else "failed"
-        return failed_entry(plan, job, f"{type(error).__name__}: {error}", status)
+        return failure(plan, job, error)
     path = plan.predictions_file(job)
     if path and saved:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_predictions(path, saved)
     return entry
+
+
+def failure(plan: Plan, job: Job, error: Exception) -> Entry:
+    """The entry of a trial that raised this."""
+    status = "oom" if _is_out_of_memory(error) else "failed"
+    return failed_entry(plan, job, f"{type(error).__name__}: {error}", status)
+
+
+class Fitted(NamedTuple):
+    """A model that was trained with others: its last loss, its share of the time, and the memory of all of them."""
+
+    model: MLPHist
+    loss: float
+    seconds: float
+    memory_mb: float
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -72,7 +101,10 @@ def open_store(folder: Folder) -> HistogramStore:
     return HistogramStore(folder)
 
 
-def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, SavedPredictions | None]:
+def fit_and_score(
+    plan: Plan, job: Job, device: torch.device, fitted: Fitted | None = None
+) -> tuple[Entry, SavedPredictions | None]:
+    """Train the method of a job, unless it was trained with others, and score it."""
     data, about = plan.data_of(job), plan.row(job)
     store = open_store(data.store)
     counts = store.fold(job.fold, job.n_bins)
@@ -83,13 +115,13 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
             scores = ceiling_scores(store, counts, device, held_out, data.n_replicates, job.settings.seed)
             predict, seconds, n_parameters = None, 0.0, 0
         else:
-            predict, seconds, n_parameters = _fitted(plan, job, counts, training)
+            predict, seconds, n_parameters = _fit(plan, job, counts, training, fitted)
             scores = evaluate_in_batches(predict, held_out, job.settings.nll_floor)
     rows = _perturbation_rows(about, store, counts, held_out, scores, data.n_replicates)
     trial = about | {
         "status": "ok",
         "train_seconds": seconds,
-        "peak_memory_mb": memory[0],
+        "peak_memory_mb": max(memory[0], fitted.memory_mb) if fitted else memory[0],
         "n_parameters": n_parameters,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "n_perturbations": len(rows),
@@ -105,19 +137,22 @@ def _fit_and_score(plan: Plan, job: Job, device: torch.device) -> tuple[Entry, S
     return entry, saved_predictions(about, store, counts, training, held_out, predict(held_out))
 
 
-def _fitted(
-    plan: Plan, job: Job, counts: FoldCounts, training: TrainingSet
+def _fit(
+    plan: Plan, job: Job, counts: FoldCounts, training: TrainingSet, fitted: Fitted | None
 ) -> tuple[Callable[[HeldOut], Prediction], float, int]:
     """What predicts some of the held-out perturbations, the seconds that it was trained, the number of parameters."""
     if job.method == OBSERVED:
         edges = training.lower, training.width
         return lambda batch: predicted_histograms(batch.masses, training.control, *edges), 0.0, 0
-    checkpoint, start = plan.checkpoint(job), time.perf_counter()
-    model = METHODS[job.method](job.settings)
-    for last in deque(model.fit(training, checkpoint), maxlen=1):
-        if not math.isfinite(last.item()):
-            raise FloatingPointError(f"the training loss ended at {last.item()}: lower --learning-rate")
-    seconds = checkpoint.seconds_before + time.perf_counter() - start
+    if fitted:
+        model, loss, seconds, _ = fitted
+    else:
+        checkpoint, start = plan.checkpoint(job), time.perf_counter()
+        model = METHODS[job.method](job.settings)
+        loss = next((last.item() for last in deque(model.fit(training, checkpoint), maxlen=1)), 0.0)
+        seconds = checkpoint.seconds_before + time.perf_counter() - start
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the training loss ended at {loss}: lower --learning-rate")
     embeddings = torch.from_numpy(plan.data_of(job).vectors[counts.held_out]).to(training.embeddings.device)
     return lambda batch: model.predict(embeddings[batch.rows]), seconds, model.n_parameters
 

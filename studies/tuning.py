@@ -10,28 +10,25 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from histpert.errors import InputError
-from histpert.models import METHODS
+from histpert.histograms import HistogramStore
 from studies.ledger import Entry, Ledger, is_done
 from studies.options import StudyOptions
 from studies.packing import gpu_share, memory_fraction, trial_bytes
-from studies.plan import CEILING, Job, Plan
+from studies.plan import Job, Plan
+from studies.stacks import can_stack, run_stack, stack_bytes
 from studies.trial import open_store, run_trial
 
-__all__ = ["Config", "Trials", "bundles", "grid", "tune_trials"]
+__all__ = ["Config", "Trials", "gpu_bytes_of_a_trial", "grid", "tune_trials"]
 
 MAX_DEATHS = 3
 """How often a trial is taken up again after its worker died; one that kills its workers must end."""
-
-BUNDLE, BUNDLE_MASSES = 16, 1 << 23
-"""The most jobs without training that a worker takes up at once, and the most bin masses that they score: about a
-second's work. To take one up costs some 15 ms, on a small screen twice as long as to do it."""
 
 Config = Mapping[str, Any]
 
@@ -62,30 +59,6 @@ class Trials:
     searcher: Any = None
     scheduler: Any = None
     objectives: tuple[str, ...] = ()
-
-
-def bundles(plan: Plan, jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
-    """The jobs in their order, those next to each other that train nothing and are soon scored in one bundle."""
-    made: list[tuple[Job, ...]] = []
-    room = 0
-    for job in jobs:
-        n_masses = _masses_scored(plan, job)
-        if made and n_masses <= room and len(made[-1]) < BUNDLE:
-            made[-1] += (job,)
-        else:
-            made.append((job,))
-            room = BUNDLE_MASSES
-        room -= n_masses
-    return made
-
-
-def _masses_scored(plan: Plan, job: Job) -> float:
-    """Bin masses that a job scores, infinitely many where it also trains."""
-    n_parameters = getattr(METHODS.get(job.method), "n_parameters", 0)  # of the class: a property where it is trained
-    if job.method == CEILING or n_parameters != 0:
-        return math.inf
-    data = plan.data_of(job)
-    return int(np.count_nonzero(data.folds == job.fold)) * len(open_store(data.store).genes) * job.n_bins
 
 
 def grid(bundles: Sequence[tuple[Job, ...]], n_folds: int) -> Trials:
@@ -201,6 +174,12 @@ def _trainable(
     device, ledger = _device(gpu_bytes), Ledger(plan.ledger)
     scores: list[list[float]] = []
     jobs = jobs_of(config)
+    try:
+        if device.type == "cuda":
+            _run_together(plan, jobs, device, ledger)
+    except OSError as error:
+        tune.report({"status": "unwritten", "error": str(error)})
+        return
     for job in jobs:
         entry = ledger.read(plan.trial_id(job))
         if not plan.is_done(entry, job):
@@ -222,6 +201,14 @@ def _trainable(
             tune.report({"status": "tried", "done": True})
         if is_last:
             return
+
+
+def _run_together(plan: Plan, jobs: Sequence[Job], device: torch.device, ledger: Ledger) -> None:
+    """Train as one what the ledger lacks, if it can be; what has no result of it is tried alone afterwards."""
+    missing = [job for job in jobs if not plan.is_done(ledger.read(plan.trial_id(job)), job)]
+    if len(missing) > 1 and all(can_stack(plan, missing[0], job) for job in missing):
+        for entry in run_stack(plan, missing, device):
+            ledger.write(entry)
 
 
 def _score(entry: Entry, name: str) -> float:
@@ -273,8 +260,14 @@ class _Resources:
 
     def _by_configuration(self, config: Config) -> Any:
         jobs = self._jobs_of(config)
-        n_bytes = max(trial_bytes(self._plan, job, open_store(self._plan.data_of(job).store)) for job in jobs)
+        if can_stack(self._plan, jobs[0], jobs[-1]):
+            n_bytes = stack_bytes(self._plan, jobs, self._store_of(jobs[0]))
+        else:
+            n_bytes = max(trial_bytes(self._plan, job, self._store_of(job)) for job in jobs)
         return self._with(gpu_share(n_bytes, self.gpu_bytes))
+
+    def _store_of(self, job: Job) -> HistogramStore:
+        return open_store(self._plan.data_of(job).store)
 
     def _with(self, gpus: float) -> Any:
         from ray import tune
@@ -282,6 +275,16 @@ class _Resources:
         return tune.PlacementGroupFactory([{"CPU": self._cpus} | ({"GPU": gpus} if gpus else {})])
 
 
+def gpu_bytes_of_a_trial(options: StudyOptions) -> int:
+    """Memory of the GPU, or of the share of one, that a trial may have; 0 where there is none."""
+    import ray
+
+    if options.gpus_per_trial == 0 or not ray.cluster_resources().get("GPU", 0):
+        return 0
+    return int(min(options.gpus_per_trial or 1.0, 1.0) * _gpu_bytes())
+
+
+@cache
 def _gpu_bytes() -> int:
     """Memory of a GPU that Ray has.
 

@@ -30,7 +30,7 @@ from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.metric_columns import METRICS
 from histpert.models import METHODS, TrainingSet
-from histpert.models.mlp_hist import HistogramNetwork, MLPHist
+from histpert.models.mlp_hist import BatchDropout, HistogramNetwork, MLPHist
 from histpert.settings import ModelSettings
 from histpert.targets import CountedMasses
 from histpert.training import batch_orders, train
@@ -101,6 +101,9 @@ class PlainMLPHist(MLPHist):
             *training.control.shape,
             settings.dropout,
         )
+        for place, layer in enumerate(plain):
+            if isinstance(layer, torch.nn.Dropout):
+                plain[place] = BatchDropout(settings.dropout, settings.batch_size)
         plain.load_state_dict(self.network.shift.state_dict())
         optimizer = torch.optim.AdamW(plain.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         weights = settings.weight_ce, settings.weight_wass, settings.weight_mse

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--folds", "3", "--bins", "5", "--epochs", "30")
-N_SHORT = 12
+SHORT = ("--folds", "3", "--bins", "5", "6", "7", "--epochs", "30")
+N_SHORT = 36
 """Trials of that shape: four methods on three folds."""
 MEASURED = ["train_seconds", "peak_memory_mb"]
 

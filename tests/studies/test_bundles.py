@@ -14,10 +14,10 @@ from running import ROOT
 
 from histpert.models import METHODS
 from histpert.settings import ModelSettings
+from studies.bundles import BUNDLE, BUNDLE_MASSES, bundles
 from studies.data import prepare
 from studies.options import StudyOptions
 from studies.plan import CEILING, OBSERVED, Job, Plan
-from studies.tuning import BUNDLE, BUNDLE_MASSES, bundles
 
 
 @pytest.fixture(scope="module")
