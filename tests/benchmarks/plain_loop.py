@@ -33,7 +33,7 @@ def plain_loss(logits: Tensor, observed: Tensor, mean: Tensor, lower: Tensor, wi
     same_sign = width[:, None] / 2 * size
     crossing = width[:, None] / 2 * (left**2 + right**2) / size.clamp_min(torch.finfo(size.dtype).tiny)
     wasserstein = torch.where(left * right >= 0, same_sign, crossing).sum(-1)
-    centers = lower[:, None] + width[:, None] * (torch.arange(logits.shape[-1]) + 0.5)
+    centers = lower[:, None] + width[:, None] * (torch.arange(logits.shape[-1], device=logits.device) + 0.5)
     squared_error = ((predicted * centers).sum(-1) - mean) ** 2
     cross_entropy = -(observed * logits.log_softmax(-1)).sum(-1)
     weight_ce, weight_wass, weight_mse = weights
@@ -48,24 +48,26 @@ def plain_steps(
     weight_decay: float,
     weights: tuple[float, float, float],
 ) -> Iterator[float]:
-    """Train for ever; yields the loss of each step."""
+    """Train for ever, on the network's device; yields the loss of each step."""
     dataset = TensorDataset(data["embeddings"], data["masses"], data["means"])
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
     network.train()
+    device = next(network.parameters()).device
+    log_control, lower, width = (data[name].to(device) for name in ("log_control", "lower", "width"))
     while True:
         for embeddings, masses, means in DataLoader(dataset, batch_size, shuffle=True, drop_last=True):
             optimizer.zero_grad()
-            logits = network(embeddings) + data["log_control"]
-            loss = plain_loss(logits, masses, means, data["lower"], data["width"], weights)
+            logits = network(embeddings.to(device)) + log_control
+            loss = plain_loss(logits, masses.to(device), means.to(device), lower, width, weights)
             loss.backward()
             optimizer.step()
             yield loss.item()
 
 
-def three_products(batch_size: int, n_hidden: int, n_outputs: int):
+def three_products(batch_size: int, n_hidden: int, n_outputs: int, device: torch.device):
     """The output layer's three matrix products, into memory that is there already: the floor of a step on a CPU."""
-    hidden, weight = torch.randn(batch_size, n_hidden), torch.randn(n_outputs, n_hidden)
-    outer = torch.randn(batch_size, n_outputs)
+    hidden, weight = torch.randn(batch_size, n_hidden, device=device), torch.randn(n_outputs, n_hidden, device=device)
+    outer = torch.randn(batch_size, n_outputs, device=device)
     logits, of_weight, of_hidden = torch.empty_like(outer), torch.empty_like(weight), torch.empty_like(hidden)
 
     def multiply() -> None:

@@ -5,6 +5,9 @@ and writes them, 1.8 GB; and each of three products is 4.9 GFLOP. The three prod
 read the weights twice and write a gradient of their size. The plain loop writes and reads more: gradients set to zero,
 an optimizer that goes over them operation by operation, losses of some thirty arrays.
 
+On a GPU it also times a fold of the published run, beside what its bytes take at the bandwidth measured then, and nine
+folds x 15 loss weights of a screen of Norman's size, trained as one.
+
 `--genes` and `--threads` ask for another shape. Times are of single epochs of a few steps, in turns. Peak memory is
 that of a process with one of the two. `--folds` trains both on so many folds of the simulated screen, from the same
 weights, with the same batches and dropout: what is left between their scores is rounding, which 500 epochs blow up.
@@ -30,14 +33,19 @@ from histpert.checkpoints import Checkpoint
 from histpert.losses import weighted_loss
 from histpert.metric_columns import METRICS
 from histpert.models import METHODS, TrainingSet
-from histpert.models.mlp_hist import BatchDropout, HistogramNetwork, MLPHist
-from histpert.settings import ModelSettings
+from histpert.models.mlp_hist import BatchDropout, HistogramNetwork, MLPHist, n_parameters
+from histpert.settings import ModelSettings, weight_triples
 from histpert.targets import CountedMasses
 from histpert.training import batch_orders, train
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # studies is run from the checkout, not installed
+from studies.device_rates import bytes_per_second
+from studies.resources import PASSES
 
 N_BINS, N_CELLS, N_FEATURES, N_STEPS = 15, 150, 2_560, 2
+UNTIMED = 3
+"""Repeats in which code is compiled, memory touched for the first time, and on a GPU a step recorded."""
+CPU = torch.device("cpu")
 
 
 class Counts:
@@ -51,12 +59,17 @@ class Counts:
         self.own = self.on_all_cells[:, self.own_genes].copy()
 
 
-def data(n_training: int, n_genes: int) -> dict[str, torch.Tensor]:
-    masses = CountedMasses(Counts(n_training, n_genes), np.full(n_training + 1, N_CELLS), torch.device("cpu"))  # pyright: ignore
+def data(n_training: int, n_genes: int, device: torch.device = CPU) -> dict:
+    """The masses themselves, for a DataLoader, lie on the host; all else on the device."""
+    counts = Counts(n_training, n_genes)
+    masses, counted = (
+        CountedMasses(counts, np.full(n_training + 1, N_CELLS), place)  # pyright: ignore
+        for place in (CPU, device)
+    )
     return {
         "embeddings": torch.randn(n_training, N_FEATURES),
         "masses": masses[torch.arange(n_training)],
-        "counted": masses,
+        "counted": counted,
         "means": torch.rand(n_training, n_genes),
         "log_control": torch.full((n_genes, N_BINS), 1 / N_BINS).log(),
         "lower": torch.zeros(n_genes),
@@ -64,10 +77,10 @@ def data(n_training: int, n_genes: int) -> dict[str, torch.Tensor]:
     }
 
 
-def plain_epochs(given: dict, settings: ModelSettings, n_genes: int) -> Iterator[float]:
+def plain_epochs(given: dict, settings: ModelSettings, n_genes: int, device: torch.device = CPU) -> Iterator[float]:
     torch.manual_seed(0)
     hidden = settings.hidden_sizes(1_000)
-    network = plain_network(N_FEATURES, hidden, n_genes, N_BINS, settings.dropout)
+    network = plain_network(N_FEATURES, hidden, n_genes, N_BINS, settings.dropout).to(device)
     weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
     how = settings.batch_size, settings.learning_rate, settings.weight_decay, weights
     steps = plain_steps(network, {name: value for name, value in given.items() if name != "counted"}, *how)
@@ -75,16 +88,16 @@ def plain_epochs(given: dict, settings: ModelSettings, n_genes: int) -> Iterator
         yield sum(next(steps) for _ in range(N_STEPS)) / N_STEPS
 
 
-def fast_epochs(given: dict, settings: ModelSettings) -> Iterator[float]:
+def fast_epochs(given: dict, settings: ModelSettings, device: torch.device = CPU) -> Iterator[float]:
     torch.manual_seed(0)
-    network = HistogramNetwork(given["log_control"].exp(), N_FEATURES, settings.layers(1_000))
+    network = HistogramNetwork(given["log_control"].exp(), N_FEATURES, settings.layers(1_000)).to(device)
     weights = settings.weight_ce, settings.weight_wass, settings.weight_mse
+    embeddings, of_means, lower, width = (given[name].to(device) for name in ("embeddings", "means", "lower", "width"))
 
     def loss_of(logits, batch):
-        targets = given["counted"][batch], given["means"][batch]
-        return weighted_loss(logits, *targets, given["lower"], given["width"], weights)
+        return weighted_loss(logits, given["counted"][batch], of_means[batch], lower, width, weights)
 
-    for loss in train(network, loss_of, given["embeddings"], settings):
+    for loss in train(network, loss_of, embeddings, settings):
         yield loss.item()
 
 
@@ -121,7 +134,7 @@ class PlainMLPHist(MLPHist):
         self.network.shift.load_state_dict(plain.state_dict())
 
 
-def scores(n_folds: int) -> None:
+def scores(n_folds: int, device: torch.device) -> None:
     """Of both on the simulated screen."""
     from studies.data import prepare  # noqa: PLC0415
     from studies.options import StudyOptions  # noqa: PLC0415
@@ -133,8 +146,7 @@ def scores(n_folds: int) -> None:
         plan = Plan("training", prepare(StudyOptions(out=Path(folder)), [N_BINS]), 9, 1, Path(folder), math.inf)
         found = {
             name: [
-                run_trial(plan, Job(name, N_BINS, fold, ModelSettings()), torch.device("cpu"))["trial"]
-                for fold in range(n_folds)
+                run_trial(plan, Job(name, N_BINS, fold, ModelSettings()), device)["trial"] for fold in range(n_folds)
             ]
             for name in ("MLP+Hist", "plain loop")
         }
@@ -172,10 +184,82 @@ def resident(what: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
 
 
-def milliseconds(step: Callable[[], object], n_steps: int) -> float:
+def milliseconds(step: Callable[[], object], n_steps: int, device: torch.device) -> float:
     start = time.perf_counter()
     step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return 1000 * (time.perf_counter() - start) / n_steps
+
+
+def step_times(asked: argparse.Namespace, device: torch.device) -> None:
+    settings = ModelSettings(epochs=1_000)
+    hidden = settings.hidden_sizes(1_000)
+    given = data(N_STEPS * settings.batch_size, asked.genes, device)
+    plain, fast = plain_epochs(given, settings, asked.genes, device), fast_epochs(given, settings, device)
+    steps = {
+        "three products": (three_products(settings.batch_size, hidden[-1], asked.genes * N_BINS, device), 1),
+        "histpert": (lambda: next(fast), N_STEPS),
+        "plain loop": (lambda: next(plain), N_STEPS),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(asked.repeats + UNTIMED):
+        for name, (step, n_steps) in steps.items():
+            times[name].append(milliseconds(step, n_steps, device))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{asked.threads} threads"
+    print(f"{asked.genes:,} genes x {N_BINS} bins, {where}; ms a step, {asked.repeats} repeats in turns")
+    print(f"{'':16}{'median':>8}{'least':>8}")
+    middle = {}
+    for name, every in times.items():
+        middle[name] = median(every[UNTIMED:])
+        print(f"{name:16}{middle[name]:8.2f}{min(every[UNTIMED:]):8.2f}")
+    ours = middle["histpert"]
+    print(f"three products x {ours / middle['three products']:.2f}; plain loop / {middle['plain loop'] / ours:.2f}")
+    assert all(map(math.isfinite, (next(plain), next(fast))))
+
+
+def on_a_gpu(asked: argparse.Namespace, device: torch.device) -> None:
+    """A fold of the published run beside its floor, and a grid of small networks trained as one."""
+    rate, n_weights = bytes_per_second(device), n_parameters(N_FEATURES, (1024, 512, 1024), asked.genes * N_BINS)
+    floor = 1000 * 4 * PASSES * n_weights / rate
+    settings = ModelSettings(epochs=500)
+    given = data(956, asked.genes, device)
+    start = time.perf_counter()
+    deque(fast_epochs(given, settings, device), maxlen=0)
+    seconds = time.perf_counter() - start
+    step = 1000 * seconds / (500 * 30)
+    print(f"a fold of 15,000 steps: {seconds:.1f} s; a step {step:.2f} ms")
+    print(f"  its bytes at {rate / 1e12:.2f} TB/s: {floor:.2f} ms, ratio {step / floor:.2f}")
+    folds = [norman_fold(seed, device) for seed in range(9)]
+    jobs = [
+        (fold, replace(settings, weight_ce=ce, weight_wass=wass, weight_mse=mse))
+        for ce, wass, mse in weight_triples()
+        for fold in folds
+    ]
+    start = time.perf_counter()
+    losses = deque(MLPHist.fit_together([MLPHist(each) for _, each in jobs], [fold for fold, _ in jobs]), maxlen=1)
+    assert losses[0].isfinite().all()
+    print(f"nine folds x 15 weights of 102 perturbations x 5,045 genes, as one: {time.perf_counter() - start:.1f} s")
+
+
+def norman_fold(seed: int, device: torch.device) -> TrainingSet:
+    """A training set of the size of the paper's Norman screen."""
+    torch.manual_seed(seed)
+    n_training, n_genes = 90, 5_045
+    masses = CountedMasses(Counts(n_training, n_genes), np.full(n_training + 1, N_CELLS), device)  # pyright: ignore
+    genes = torch.ones(n_genes, device=device)
+    return TrainingSet(
+        embeddings=torch.randn(n_training, N_FEATURES, device=device),
+        masses=masses,
+        means=torch.rand(n_training, n_genes, device=device),
+        n_cells=torch.full((n_training,), float(N_CELLS), device=device),
+        cells=lambda: None,  # pyright: ignore
+        control=torch.full((n_genes, N_BINS), 1 / N_BINS, device=device),
+        control_mean=genes,
+        lower=-genes / 5,
+        width=genes / 2.5,
+        control_cells=lambda: None,  # pyright: ignore
+    )
 
 
 def main() -> None:
@@ -184,37 +268,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--folds", type=int, default=9, help="to compare scores on; 0 leaves that out")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    settings = ModelSettings(epochs=1_000)
-    hidden = settings.hidden_sizes(1_000)
-    given = data(N_STEPS * settings.batch_size, asked.genes)
-    plain, fast = plain_epochs(given, settings, asked.genes), fast_epochs(given, settings)
-    steps = {
-        "three products": (three_products(settings.batch_size, hidden[-1], asked.genes * N_BINS), 1),
-        "histpert": (lambda: next(fast), N_STEPS),
-        "plain loop": (lambda: next(plain), N_STEPS),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(asked.repeats + 1):
-        for name, (step, n_steps) in steps.items():
-            times[name].append(milliseconds(step, n_steps))
-    print(
-        f"{asked.genes:,} genes x {N_BINS} bins, {asked.threads} threads; ms a step, {asked.repeats} repeats in turns"
-    )
-    print(f"{'':16}{'median':>8}{'least':>8}")
-    middle = {}
-    for name, every in times.items():
-        middle[name] = median(every[1:])  # the first compiles, and touches its memory for the first time
-        print(f"{name:16}{middle[name]:8.0f}{min(every[1:]):8.0f}")
-    ours = middle["histpert"]
-    print(f"three products x {ours / middle['three products']:.2f}; plain loop / {middle['plain loop'] / ours:.2f}")
-    assert all(map(math.isfinite, (next(plain), next(fast))))
-    del steps, plain, fast, given
-    peaks = ", ".join(f"{name} {peak_mib(name, asked.genes):,.0f} MiB" for name in ("histpert", "plain loop"))
-    print(f"peak memory beside the data: {peaks}")
+    device = torch.device(asked.device)
+    step_times(asked, device)
+    if device.type == "cuda":
+        on_a_gpu(asked, device)
+    else:
+        peaks = ", ".join(f"{name} {peak_mib(name, asked.genes):,.0f} MiB" for name in ("histpert", "plain loop"))
+        print(f"peak memory beside the data: {peaks}")
     if asked.folds:
-        scores(asked.folds)
+        scores(asked.folds, device)
 
 
 if __name__ == "__main__":
