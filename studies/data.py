@@ -18,6 +18,7 @@ from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
 from histpert.screens import PRESETS, GroupedCells, assign_cluster_folds, assign_folds, open_screen, simulate_screen
+from histpert.screens.fold_files import folds_of, read_fold_file
 from histpert.threads import Progress
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
@@ -88,7 +89,9 @@ def prepare(
             for note in notes:
                 print(f"  {note}", flush=True)
         vectors, n_folds = embeddings.lookup(screen.perturbations), n_folds or options.folds
-        if options.hold_out == "clusters":
+        if options.folds_file and kept is None:
+            folds = folds_of(read_fold_file(options.folds_file), screen.perturbations, options.folds_file)
+        elif options.hold_out == "clusters":
             folds = assign_cluster_folds(vectors, n_folds, options.model.seed)
         else:
             folds = assign_folds(screen.perturbations, n_folds, options.model.seed)

@@ -50,7 +50,9 @@ def main(options: OpenChoices, before: Mapping[str, Any] | None = None) -> int:
         options = replace(options, folds=3, only_folds=(0,), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)
     data = prepare(options, [options.bins], n_replicates=N_REPLICATES)
-    clusters = prepare(replace(options, hold_out="clusters"), [options.bins], n_replicates=N_REPLICATES)
+    clusters = prepare(
+        replace(options, hold_out="clusters", folds_file=None), [options.bins], n_replicates=N_REPLICATES
+    )
 
     def jobs(settings: ModelSettings, variant: str, methods: tuple[str, ...] = (SUBJECT, *FLOORS)) -> list[Job]:
         return [

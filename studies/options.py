@@ -17,6 +17,7 @@ from histpert.errors import InputError, exit_status
 from histpert.histograms.remote import Cache, default_cache, is_remote
 from histpert.memory import available_bytes
 from histpert.screens import ReadOptions, WorkingSpace
+from histpert.screens.fold_files import read_fold_file
 from histpert.settings import ModelSettings
 
 __all__ = ["SIMULATED", "StudyOptions", "default_out", "run_script"]
@@ -43,6 +44,8 @@ class StudyOptions:
     model: ModelSettings = field(default_factory=ModelSettings)
     folds: int = 9
     """Folds of the cross-validation over perturbations."""
+    folds_file: Path | None = None
+    """Table with columns perturbation and fold, as `histpert folds` writes it: the folds, and their number, are its."""
     hold_out: Literal["random", "clusters"] = "random"
     """What a fold holds out: perturbations drawn at random, or whole clusters of embeddings, which are harder."""
     permute_embeddings: bool = False
@@ -83,6 +86,11 @@ class StudyOptions:
             raise InputError(f"--threads-per-trial {self.threads_per_trial}: must be 1 or more")
         if self.max_concurrent_trials is not None and self.max_concurrent_trials < 1:
             raise InputError(f"--max-concurrent-trials {self.max_concurrent_trials}: must be 1 or more")
+        if self.folds_file is not None and self.hold_out != "random":
+            raise InputError("--folds-file says what each fold holds out: leave out --hold-out")
+        if self.folds_file is not None:
+            object.__setattr__(self, "folds_file", absolute(self.folds_file, "--folds-file"))
+            object.__setattr__(self, "folds", max(read_fold_file(self.folds_file).values()) + 1)
         if unknown := sorted(set(self.only_folds) - set(range(self.folds))):
             raise InputError(
                 f"--only-folds {' '.join(map(str, unknown))}: --folds {self.folds} are 0 to {self.folds - 1}"

@@ -1,0 +1,68 @@
+"""`histpert folds SCREEN`: the folds of a screen as a file, for methods that run elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from histpert.command_line import absolute
+from histpert.embeddings import EmbeddingOptions, match_genes, read_embeddings
+from histpert.errors import InputError
+from histpert.screens import ReadOptions, assign_cluster_folds, assign_folds, open_screen
+from histpert.screens.fold_files import fold_fingerprint, write_fold_file
+
+__all__ = ["Folds"]
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Write the folds of a screen, a row per perturbation: those that studies draw from the same options."""
+
+    screen: tyro.conf.Positional[Path]
+    """An .h5ad or .zarr, a 10x .h5 or matrix.mtx."""
+    out: Path = Path("folds.csv")
+    """The file to write; `--folds-file` of every study reads it."""
+    folds: int = 9
+    """Folds of the cross-validation over perturbations."""
+    seed: int = 0
+    """The same seed and perturbations give the same folds."""
+    embeddings: tuple[Path, ...] = ()
+    """Gene embeddings: perturbations without one are left out, as studies leave them out."""
+    hold_out: Literal["random", "clusters"] = "random"
+    """What a fold holds out: perturbations drawn at random, or whole clusters of embeddings."""
+    names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
+    read: ReadOptions = field(default_factory=ReadOptions)
+
+    def run(self) -> int:
+        """Write the file, and say what is in it."""
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: must be 0 or more")
+        if self.hold_out == "clusters" and not self.embeddings:
+            raise InputError("--hold-out clusters needs --embeddings")
+        out = absolute(self.out, "--out")
+        with open_screen(absolute(self.screen), self.read) as opened:
+            perturbations, notes = opened.perturbations, opened.notes
+        for note in notes:
+            print(f"  {note}")
+        vectors = None
+        if self.embeddings:
+            embeddings = read_embeddings([absolute(path, "--embeddings") for path in self.embeddings], self.names)
+            found = match_genes(embeddings, perturbations, self.names.aliases)
+            if found.missing:
+                print(f"  left out {len(found.missing)} perturbations without an embedding: {', '.join(found.missing)}")
+            perturbations = tuple(name for name in perturbations if name not in set(found.missing))
+            vectors = found.embeddings.lookup(perturbations)
+        if self.hold_out == "clusters" and vectors is not None:
+            folds = assign_cluster_folds(vectors, self.folds, self.seed)
+        else:
+            folds = assign_folds(perturbations, self.folds, self.seed)
+        write_fold_file(out, perturbations, folds)
+        sizes = np.bincount(folds)
+        print(f"{len(perturbations)} perturbations in {self.folds} folds of {sizes.min()} to {sizes.max()}")
+        print(f"sha256 {fold_fingerprint(perturbations, folds)}")
+        print(out)
+        return 0
