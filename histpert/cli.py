@@ -1,4 +1,4 @@
-"""The `histpert` command: `histpert simulate OUT.h5ad`, `histpert folds SCREEN`, `histpert store ls`."""
+"""The `histpert` command: `histpert simulate OUT.h5ad`, `histpert folds SCREEN`, ...."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from histpert.command_line import absolute, parsed
 from histpert.errors import InputError, exit_status
+from histpert.export_command import Export
 from histpert.fold_command import Folds
 from histpert.screens.simulation import PRESETS, Preset, Simulation, write_screen
 from histpert.settings import LARGEST_SEED
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _command(arguments).run())
 
 
-def _command(arguments: list[str]) -> Simulate | Folds | StoreCommand:
+def _command(arguments: list[str]) -> Simulate | Folds | Export | StoreCommand:
     # The defaults of `simulate`, and with them its help, follow from --like.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--like", nargs="?")
@@ -91,7 +92,13 @@ def _command(arguments: list[str]) -> Simulate | Folds | StoreCommand:
     simulate = tyro.conf.subcommand("simulate", default=default, description=Simulate.__doc__)
     store = tyro.conf.subcommand("store", description="Look after the histogram stores that studies read.")
     folds = tyro.conf.subcommand("folds", description=Folds.__doc__)
-    commands: Any = Annotated[Simulate, simulate] | Annotated[Folds, folds] | Annotated[StoreCommand, store]
+    export = tyro.conf.subcommand("export", description=Export.__doc__)
+    commands: Any = (
+        Annotated[Simulate, simulate]
+        | Annotated[Folds, folds]
+        | Annotated[Export, export]
+        | Annotated[StoreCommand, store]
+    )
     return parsed(
         commands,
         args=arguments,
