@@ -20,7 +20,7 @@ from studies.data import StudyData
 from studies.ledger import Entry, Ledger
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
-from studies.plan import Job, Plan
+from studies.plan import External, Job, Plan
 from studies.provenance import provenance
 from studies.tuning import gpu_bytes_of_a_trial, grid, tune_trials
 
@@ -64,11 +64,17 @@ class Study:
         return 1
 
 
-def plan_of(name: str, options: StudyOptions, data: StudyData, variants: Mapping[str, StudyData] | None = None) -> Plan:
+def plan_of(
+    name: str,
+    options: StudyOptions,
+    data: StudyData,
+    variants: Mapping[str, StudyData] | None = None,
+    external: Mapping[str, External] | None = None,
+) -> Plan:
     """What the trials of a study share."""
     folder = options.out / name
     how = options.threads_per_trial, folder, options.checkpoint_seconds, options.save_predictions
-    return Plan(name, data, options.folds, *how, variants or {})
+    return Plan(name, data, options.folds, *how, variants or {}, external or {})
 
 
 def run_study(
@@ -78,6 +84,7 @@ def run_study(
     jobs: Sequence[Job],
     before: Mapping[str, Any] | None = None,
     variants: Mapping[str, StudyData] | None = None,
+    external: Mapping[str, External] | None = None,
 ) -> Study:
     """Train what the ledger lacks, then write `trials.parquet`, `perturbations.parquet` and `study.json`.
 
@@ -90,6 +97,7 @@ def run_study(
         jobs: Configurations and folds, in the order to start them.
         before: The `study.json` of a run that this one repeats: data that are not those of then are named first.
         variants: Other folds or embeddings of the screen, by the variant of the jobs that take them.
+        external: Files of predictions that were made elsewhere, by the method of the jobs that take them.
 
     Raises:
         InputError: Resources are asked for that Ray does not have, or another process is at work in the folder.
@@ -98,7 +106,7 @@ def run_study(
     with alone_in(folder):
         for line in _other_data(before, data) if before else ():
             print(f"differs: {line}", flush=True)
-        return _run_study(plan_of(name, options, data, variants), options, jobs)
+        return _run_study(plan_of(name, options, data, variants, external), options, jobs)
 
 
 @contextmanager

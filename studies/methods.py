@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from analysis.methods import draw_methods
+from histpert.command_line import absolute
 from histpert.errors import InputError
+from histpert.external import read_external
 from histpert.models import METHODS
-from studies.data import N_REPLICATES, check_writable, prepare
+from studies.data import N_REPLICATES, StudyData, check_writable, prepare
 from studies.engine import run_study
 from studies.options import StudyOptions, run_script
-from studies.plan import CEILING, OBSERVED, Job
+from studies.plan import CEILING, OBSERVED, External, Job
+from studies.trial import open_store
 
 NAME = "methods"
 SUBJECT = "MLP+Hist"
@@ -32,6 +36,9 @@ class Methods(StudyOptions):
     """Methods to run beside MLP+Hist, which all are compared with."""
     bins: int = 15
     """Number of bins, the same for all."""
+    external: tuple[str, ...] = ()
+    """Predictions that were made elsewhere, as NAME=FILE: an .h5ad of control cells and predicted cells, or a mean, of
+    all perturbations, labelled like a screen, as cell-eval takes it. On a cluster, where all nodes see it."""
     apart: tuple[str, ...] = ()
     """Genes whose perturbations are also shown apart from the rest."""
 
@@ -39,8 +46,35 @@ class Methods(StudyOptions):
         super().__post_init__()
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise InputError(f"--methods {', '.join(unknown)}: give some of {', '.join(METHODS)}")
+        for given in self.external:
+            name, _, file = given.partition("=")
+            if not name or not file or name in (*METHODS, *OF_ALL):
+                raise InputError(f"--external {given}: give NAME=FILE, the name none of ours")
+        object.__setattr__(self, "external", tuple(f"{name}={absolute(file)}" for name, file in self._external))
+        if len(dict(self._external)) < len(self.external):
+            raise InputError("--external: give each name once")
         if self.bins < 2:
             raise InputError(f"--bins {self.bins}: must be 2 or more")
+
+    @property
+    def _external(self) -> list[tuple[str, str]]:
+        return [(given.partition("=")[0], given.partition("=")[2]) for given in self.external]
+
+    def read_external(self, data: StudyData) -> dict[str, External]:
+        """The files of predictions, looked through, by name.
+
+        Raises:
+            InputError: One cannot be used.
+        """
+        store = open_store(data.store)
+        control_mean = store.moments.power_sums[0][0] / store.moments.n_cells[0]
+        found = {}
+        for name, file in self._external:
+            predictions = read_external(Path(file), store.genes, store.perturbations, control_mean)
+            kind = "means" if predictions.is_means else f"{predictions.cells.n_cells[1:].sum():,} cells"
+            print(f"{name}: {kind}, from {file}", flush=True)
+            found[name] = External(Path(file), predictions.cells.fingerprint())
+        return found
 
 
 def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
@@ -49,11 +83,14 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
         options = replace(options, folds=3, only_folds=(), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)
     data = prepare(options, [options.bins], n_replicates=N_REPLICATES, apart=[options.bins])
+    external = options.read_external(data)
     wanted = [method for method in METHODS if method in {*options.methods, SUBJECT}]
     jobs = [
-        Job(method, options.bins, fold, options.model) for fold in options.fold_numbers for method in (*wanted, *OF_ALL)
+        Job(method, options.bins, fold, options.model)
+        for fold in options.fold_numbers
+        for method in (*wanted, *external, *OF_ALL)
     ]
-    study = run_study(NAME, options, data, jobs, before)
+    study = run_study(NAME, options, data, jobs, before, external=external)
     return study.report(draw_methods(study.folder, study.folder, options.apart) if study.has_results else [])
 
 

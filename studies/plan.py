@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from histpert.settings import ModelSettings
 from studies.data import StudyData
 from studies.ledger import Entry, content_id, is_done
 
-__all__ = ["CEILING", "OBSERVED", "Job", "Plan"]
+__all__ = ["CEILING", "OBSERVED", "External", "Job", "Plan"]
 
 OBSERVED = "Observed Hist"
 """Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
@@ -40,6 +40,13 @@ class Job:
     """The one choice in which it differs from what a study takes by default."""
 
 
+class External(NamedTuple):
+    """A file of predictions, and the fingerprint of its cells."""
+
+    path: Path
+    fingerprint: str
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is the same for all trials of a study."""
@@ -54,6 +61,8 @@ class Plan:
     save_predictions: bool = False
     variants: Mapping[str, StudyData] = field(default_factory=dict)
     """Other folds or embeddings of the screen, by the variant of the jobs that take them."""
+    external: Mapping[str, External] = field(default_factory=dict)
+    """Files of predictions that were made elsewhere, by the method that they are shown as."""
 
     def data_of(self, job: Job) -> StudyData:
         """The data of a trial."""
@@ -90,6 +99,7 @@ class Plan:
                 "n_threads": self.n_threads,
                 "n_replicates": self.data_of(job).n_replicates,
                 **asdict(job),
+                **({"external": self.external[job.method].fingerprint} if job.method in self.external else {}),
             }
         )
 

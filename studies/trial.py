@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from histpert.ceiling import ceiling_scores
+from histpert.external import ExternalPredictions, read_external
 from histpert.histograms import FoldCounts, HistogramStore
 from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate_in_batches
@@ -101,6 +102,13 @@ def open_store(folder: Folder) -> HistogramStore:
     return HistogramStore(folder)
 
 
+@lru_cache(maxsize=1)
+def _external(path: Path, store: HistogramStore) -> ExternalPredictions:
+    """Predictions that were made elsewhere, read once per process."""
+    control_mean = store.moments.power_sums[0][0] / store.moments.n_cells[0]
+    return read_external(path, store.genes, store.perturbations, control_mean)
+
+
 def fit_and_score(
     plan: Plan, job: Job, device: torch.device, fitted: Fitted | None = None
 ) -> tuple[Entry, SavedPredictions | None]:
@@ -115,7 +123,7 @@ def fit_and_score(
             scores = ceiling_scores(store, counts, device, held_out, data.n_replicates, job.settings.seed)
             predict, seconds, n_parameters = None, 0.0, 0
         else:
-            predict, seconds, n_parameters = _fit(plan, job, counts, training, fitted)
+            predict, seconds, n_parameters = _fit(plan, job, store, counts, training, held_out, fitted)
             scores = evaluate_in_batches(predict, held_out, job.settings.nll_floor)
     rows = _perturbation_rows(about, store, counts, held_out, scores, data.n_replicates)
     trial = about | {
@@ -138,12 +146,23 @@ def fit_and_score(
 
 
 def _fit(
-    plan: Plan, job: Job, counts: FoldCounts, training: TrainingSet, fitted: Fitted | None
+    plan: Plan,
+    job: Job,
+    store: HistogramStore,
+    counts: FoldCounts,
+    training: TrainingSet,
+    held_out: HeldOut,
+    fitted: Fitted | None,
 ) -> tuple[Callable[[HeldOut], Prediction], float, int]:
     """What predicts some of the held-out perturbations, the seconds that it was trained, the number of parameters."""
     if job.method == OBSERVED:
         edges = training.lower, training.width
         return lambda batch: predicted_histograms(batch.masses, training.control, *edges), 0.0, 0
+    if job.method in plan.external:
+        made_elsewhere = _external(plan.external[job.method].path, store)
+        names = [store.perturbations[number] for number in counts.held_out]
+        known = counts.edges, held_out.control_mean, training.control.double()
+        return lambda batch: made_elsewhere.predict([names[row] for row in batch.rows], *known), 0.0, 0
     if fitted:
         model, loss, seconds, _ = fitted
     else:

@@ -111,6 +111,9 @@ def test_clusters_are_held_out_where_asked_for(tmp_path):
     [
         (Methods, {"methods": ("MLP+Hist", "GEARS")}, "--methods GEARS: give some of .*MLP\\+Hist"),
         (Methods, {"bins": 1}, "--bins 1"),
+        (Methods, {"external": ("scGPT",)}, "--external scGPT: give NAME=FILE"),
+        (Methods, {"external": ("MLP+Hist=p.h5ad",)}, "the name none of ours"),
+        (Methods, {"external": ("a=p.h5ad", "a=q.h5ad")}, "give each name once"),
         (LossWeights, {"bins": 0}, "--bins 0"),
         (OpenChoices, {"bins": 1}, "--bins 1"),
     ],
