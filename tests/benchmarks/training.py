@@ -8,7 +8,8 @@ an optimizer that goes over them operation by operation, losses of some thirty a
 On a GPU it also times a fold of the published run, beside what its bytes take at the bandwidth measured then, and nine
 folds x 15 loss weights of a screen of Norman's size, trained as one.
 
-`--genes` and `--threads` ask for another shape. Times are of single epochs of a few steps, in turns. Peak memory is
+`--genes` and `--threads` ask for another shape. Times are of single epochs of a few steps, in turns,
+each in a process of its own. Peak memory is
 that of a process with one of the two. `--folds` trains both on so many folds of the simulated screen, from the same
 weights, with the same batches and dropout: what is left between their scores is rounding, which 500 epochs blow up.
 """
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,19 +195,22 @@ def milliseconds(step: Callable[[], object], n_steps: int, device: torch.device)
 
 
 def step_times(asked: argparse.Namespace, device: torch.device) -> None:
-    settings = ModelSettings(epochs=1_000)
-    hidden = settings.hidden_sizes(1_000)
-    given = data(N_STEPS * settings.batch_size, asked.genes, device)
-    plain, fast = plain_epochs(given, settings, asked.genes, device), fast_epochs(given, settings, device)
-    steps = {
-        "three products": (three_products(settings.batch_size, hidden[-1], asked.genes * N_BINS, device), 1),
-        "histpert": (lambda: next(fast), N_STEPS),
-        "plain loop": (lambda: next(plain), N_STEPS),
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    times: dict[str, list[float]] = {}
+    workers = {}
+    for name in ("three products", "histpert", "plain loop"):  # each with memory and threads of its own
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=take_turns, args=(theirs, name, asked.genes, asked.threads, device.type))
+        process.start()
+        workers[name] = process, ours
+        times[name] = []
     for _ in range(asked.repeats + UNTIMED):
-        for name, (step, n_steps) in steps.items():
-            times[name].append(milliseconds(step, n_steps, device))
+        for name, (_, worker) in workers.items():
+            worker.send("go")
+            times[name].append(worker.recv())
+    for process, worker in workers.values():
+        worker.send("end")
+        process.join()
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{asked.threads} threads"
     print(f"{asked.genes:,} genes x {N_BINS} bins, {where}; ms a step, {asked.repeats} repeats in turns")
     print(f"{'':16}{'median':>8}{'least':>8}")
@@ -215,7 +220,25 @@ def step_times(asked: argparse.Namespace, device: torch.device) -> None:
         print(f"{name:16}{middle[name]:8.2f}{min(every[UNTIMED:]):8.2f}")
     ours = middle["histpert"]
     print(f"three products x {ours / middle['three products']:.2f}; plain loop / {middle['plain loop'] / ours:.2f}")
-    assert all(map(math.isfinite, (next(plain), next(fast))))
+
+
+def take_turns(pipe: Any, name: str, n_genes: int, n_threads: int, device_type: str) -> None:
+    """Time an epoch each time that one is asked for."""
+    torch.set_num_threads(n_threads)
+    device, settings = torch.device(device_type), ModelSettings(epochs=1_000)
+    n_steps, hidden = N_STEPS, settings.hidden_sizes(1_000)
+    if name == "three products":
+        n_steps, step = 1, three_products(settings.batch_size, hidden[-1], n_genes * N_BINS, device)
+    else:
+        given = data(N_STEPS * settings.batch_size, n_genes, device)
+        is_ours = name == "histpert"
+        epochs = fast_epochs(given, settings, device) if is_ours else plain_epochs(given, settings, n_genes, device)
+
+        def step() -> None:
+            assert math.isfinite(next(epochs))
+
+    while pipe.recv() == "go":
+        pipe.send(milliseconds(step, n_steps, device))
 
 
 def on_a_gpu(asked: argparse.Namespace, device: torch.device) -> None:
