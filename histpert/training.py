@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from histpert.checkpoints import Checkpoint
+from histpert.memory import keep_freed_memory
 from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
 
@@ -48,6 +49,8 @@ def train(
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
     """
     device = embeddings.device
+    if device.type == "cpu":
+        keep_freed_memory()
     outputs = [layer for layer in network.modules() if isinstance(layer, OutputLayer) and layer.begin(settings)]
     updated = {layer.weight for layer in outputs}
     optimizer = torch.optim.AdamW(

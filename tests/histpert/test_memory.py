@@ -1,6 +1,7 @@
 """How much memory there is to take: of this machine, and in cgroups as Linux has them in versions 1 and 2."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,29 @@ def test_a_real_limit_is_held_to(told):
 def test_what_a_file_takes_of_a_real_limit_can_be_had_again_and_no_more(told):
     _, with_taken, with_file = told
     assert with_taken - 30 < with_file < with_taken + 10
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from histpert.memory import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def work():
+    for _ in range(20):
+        arrays = [np.ones(10 << 17) for _ in range(6)]  # 10 MB each, as a training step's
+        del arrays
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "glibc" not in platform.libc_ver(), reason="glibc's")
+def test_memory_that_is_freed_is_not_provided_anew():
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("given back", "kept")
+    )
+    assert kept < 0.1 * given_back
