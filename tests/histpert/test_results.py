@@ -201,3 +201,8 @@ def test_content_that_json_cannot_hold_leaves_the_old_file(tmp_path):
         write_json(path, {"seed": {2, 3}})
     assert json.loads(path.read_text()) == {"seed": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_in_settings_is_its_text(tmp_path):
+    write_json(tmp_path / "x.json", {"settings": {"folds_file": tmp_path / "folds.csv"}})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"settings": {"folds_file": str(tmp_path / "folds.csv")}}
