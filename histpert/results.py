@@ -185,7 +185,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Write `content` as JSON, atomically. NaN becomes null, a path its text. In one line it takes half the time and room."""
+    """Write `content` as JSON, atomically; NaN becomes null, a path its text. One line takes half the time and room."""
     text = json.dumps(_without_nan(content), indent=indent, allow_nan=False) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
