@@ -117,19 +117,40 @@ def write_screen(
 class _Sink(io.FileIO):
     """A file that keeps its first error, or an interrupt, to itself and takes no more from then on.
 
-    HDF5 crashes where it cannot write on closing, and loses what a call of its own raises.
+    HDF5 crashes where it cannot write on closing, loses what a call of its own raises, and reads again what it wrote:
+    what is not taken is remembered, until the error is raised.
     """
 
     error: BaseException | None = None
 
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._not_taken: list[tuple[int, bytes]] = []
+
     def write(self, data: Any) -> int:
+        whole, start = memoryview(data).cast("B"), self.tell()
         try:
-            left = memoryview(data).cast("B")
+            left = whole
             while self.error is None and len(left):
                 left = left[super().write(left) :]
         except BaseException as error:
             self.error = error
-        return memoryview(data).nbytes
+        if self.error is not None:
+            self._not_taken.append((start, bytes(whole)))
+            self.seek(start + len(whole))
+        return len(whole)
+
+    def readinto(self, buffer: Any) -> int:
+        view, start = memoryview(buffer).cast("B"), self.tell()
+        n_read = super().readinto(view) or 0
+        if self.error is None:
+            return n_read
+        for at, data in self._not_taken:
+            first, last = max(at, start), min(at + len(data), start + len(view))
+            if first < last:
+                view[first - start : last - start] = data[first - at : last - at]
+        self.seek(start + len(view))
+        return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         try:
