@@ -63,5 +63,6 @@ class Checkpoint:
         self._seconds = max(self._seconds, (self._kept - start) / LARGEST_SHARE)
 
     def remove(self) -> None:
-        """The training has ended, and its result is kept."""
-        self._path.unlink(missing_ok=True)
+        """The training has ended, and its result is kept; what a process that died was writing goes too."""
+        for path in (self._path, *self._path.parent.glob(f".{self._path.name}.*")):
+            path.unlink(missing_ok=True)

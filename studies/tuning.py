@@ -189,7 +189,7 @@ def _trainable(
             except OSError as error:  # no failure of the trial, which would be tried again
                 tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))
                 return
-            plan.checkpoint(job).remove()
+        plan.checkpoint(job).remove()  # also where a worker died right before it did
         # Tune frees the worker at a report that says "done", and else at a call of its own once this has returned.
         is_last = job is jobs[-1]
         if objectives:

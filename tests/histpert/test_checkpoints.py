@@ -1,6 +1,8 @@
 """Trainings that are cut short and go on, held against ones that ran through."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -51,6 +53,23 @@ def test_the_time_of_processes_that_died_is_counted(tmp_path):
 def test_nothing_is_kept_before_its_time(tmp_path):
     trained(Checkpoint(tmp_path / "state.pt", 3600.0))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_checkpoint(tmp_path):
+    path = tmp_path / "state.pt"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    code = f"""
+from pathlib import Path
+from histpert.results import written_atomically
+with written_atomically(Path({str(path)!r})) as beside:
+    beside.write_bytes(b"half")
+    {kill}
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (tmp_path / ".other.pt.1.2").write_bytes(b"of another training")
+    assert len(list(tmp_path.glob(".state.pt.*"))) == 1
+    Checkpoint(path, 0.0).remove()
+    assert [found.name for found in tmp_path.iterdir()] == [".other.pt.1.2"]
 
 
 def test_a_checkpoint_is_removed_when_the_result_is_kept(tmp_path):
