@@ -19,15 +19,15 @@ __all__ = ["shift_scatter"]
 _REACH = 6.0
 """Points between the middle of a dot and its name."""
 
-_LETTER = 0.62 * TINY, 1.25 * TINY
-"""Points of width and height of a letter."""
+_HALO = 1.5
+"""Points by which the white around a name makes it wider and higher."""
 
 _NAME: Mapping[str, Any] = {
     "fontsize": TINY - 0.5,
     "ha": "center",
     "va": "center",
     "textcoords": "offset points",
-    "path_effects": [withStroke(linewidth=1.5, foreground="white")],
+    "path_effects": [withStroke(linewidth=_HALO, foreground="white")],
 }
 
 
@@ -98,17 +98,23 @@ def _name(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes:
     taken = [axes.texts[0].get_window_extent().padded(2 * unit)]
     taken += [_box(dots[gene], (0.0, 0.0), (4.0, 4.0), unit) for gene in genes]
     for gene in genes:
-        for offset, box in _places(dots[gene], len(names[gene]), unit):
+        name = axes.annotate(names[gene], (x[gene], y[gene]), (0, 0), **_NAME)
+        name.set_in_layout(False)
+        extent = name.get_window_extent()
+        size = extent.width / unit + _HALO, extent.height / unit + _HALO
+        for offset, box in _places(dots[gene], size, unit):
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if fits and not any(box.overlaps(other) for other in taken):
-                axes.annotate(names[gene], (x[gene], y[gene]), offset, **_NAME).set_in_layout(False)
+                name.set_position(offset)
                 taken.append(box)
                 break
+        else:
+            name.remove()
 
 
-def _places(dot: np.ndarray, n_letters: int, unit: float) -> Iterator[tuple[tuple[float, float], Bbox]]:
+def _places(dot: np.ndarray, size: tuple[float, float], unit: float) -> Iterator[tuple[tuple[float, float], Bbox]]:
     """Where a name may lie around its dot: its middle in points from there, and its box in pixels."""
-    width, height = n_letters * _LETTER[0], _LETTER[1]
+    width, height = size
     for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
         offset = right * (width / 2 + _REACH / (1 + abs(up))), up * (height / 2 + _REACH / (2 - (right == 0)))
         yield offset, _box(dot, offset, (width, height), unit)
