@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,8 @@ def shift_scatter(
     axes.tick_params(labelsize=TINY)
     axes.spines[["top", "right"]].set_visible(False)
     axes.text(0.03, 0.97, _correlation(observed, predicted), va="top", fontsize=TINY, transform=axes.transAxes)
-    _name(axes, observed, predicted, names, list(_telling(observed, predicted, stands_out))[:n_named])
+    named = list(_telling(observed, predicted, stands_out))[:n_named]
+    _name(axes, observed, predicted, names, named, set(np.flatnonzero(stands_out).tolist()))
 
 
 def _correlation(observed: np.ndarray, predicted: np.ndarray) -> str:
@@ -87,7 +88,9 @@ def _telling(observed: np.ndarray, predicted: np.ndarray, first: np.ndarray) -> 
             yield gene
 
 
-def _name(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes: Sequence[int]) -> None:
+def _name(
+    axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes: Sequence[int], marked: Collection[int]
+) -> None:
     figure = axes.get_figure(root=True)
     if figure is None:
         return
@@ -102,7 +105,8 @@ def _name(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes:
         name.set_in_layout(False)
         extent = name.get_window_extent()
         size = extent.width / unit + _HALO, extent.height / unit + _HALO
-        for offset, box in _places(dots[gene], size, unit):
+        reaches = (_REACH, 2 * _REACH) if gene in marked else (_REACH,)
+        for offset, box in _places(dots[gene], size, reaches, unit):
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if fits and not any(box.overlaps(other) for other in taken):
                 name.set_position(offset)
@@ -112,12 +116,16 @@ def _name(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes:
             name.remove()
 
 
-def _places(dot: np.ndarray, size: tuple[float, float], unit: float) -> Iterator[tuple[tuple[float, float], Bbox]]:
+def _places(
+    dot: np.ndarray, size: tuple[float, float], reaches: Sequence[float], unit: float
+) -> Iterator[tuple[tuple[float, float], Bbox]]:
     """Where a name may lie around its dot: its middle in points from there, and its box in pixels."""
     width, height = size
-    for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
-        offset = right * (width / 2 + _REACH / (1 + abs(up))), up * (height / 2 + _REACH / (2 - (right == 0)))
-        yield offset, _box(dot, offset, (width, height), unit)
+    around = (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)
+    for reach in reaches:
+        for right, up in around:
+            offset = right * (width / 2 + reach / (1 + abs(up))), up * (height / 2 + reach / (2 - (right == 0)))
+            yield offset, _box(dot, offset, (width, height), unit)
 
 
 def _box(dot: np.ndarray, offset: tuple[float, float], size: tuple[float, float], unit: float) -> Bbox:
