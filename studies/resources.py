@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from analysis.resources import draw_resources
 from histpert.errors import InputError
 from histpert.models import METHODS
+from histpert.output_layer import OutputLayer
 from histpert.results import write_json
 from histpert.targets import training_targets
 from studies.data import StudyData, check_writable, prepare
@@ -123,10 +123,10 @@ def _measure(send: Any, data: StudyData, method: str | None, n_bins: int, option
             loss.item()
         seconds = (time.perf_counter() - start) / options.timed_epochs
     n_steps = -(-len(counts.training) // settings.batch_size)
-    n_weights = sum(weight.numel() for weight in model.network.parameters())  # pyright: ignore[reportAttributeAccessIssue]
-    hidden = settings.hidden_sizes(len(counts.training))
-    n_outputs = (n_weights - _n_before(data.vectors.shape[1], hidden)) // (hidden[-1] + 1)
-    n_updated = n_outputs * hidden[-1] if device.type == "cpu" else 0
+    network: Any = model.network  # pyright: ignore[reportAttributeAccessIssue]
+    output = next(layer for layer in network.modules() if isinstance(layer, OutputLayer))
+    n_weights, n_outputs = model.n_parameters, output.out_features
+    n_updated = output.weight.numel() if device.type == "cpu" else 0
     batch = min(settings.batch_size, len(counts.training))
     send.send(
         {
@@ -137,18 +137,12 @@ def _measure(send: Any, data: StudyData, method: str | None, n_bins: int, option
             "seconds_per_fold": seconds * options.model.epochs,
             "steps_per_second": n_steps / seconds,
             "peak_memory_mb": memory[0],
-            "n_parameters": model.n_parameters,
+            "n_parameters": n_weights,
             "bytes_per_step": 4
             * (PASSES * (n_weights - n_updated) + PASSES_UPDATED * n_updated + 4 * batch * n_outputs),
             "operations_per_step": 6 * batch * n_weights,
         }
     )
-
-
-def _n_before(n_features: int, hidden: tuple[int, ...]) -> int:
-    """Weights and biases before the output layer."""
-    sizes = np.array([n_features, *hidden])
-    return int((sizes[1:] * (sizes[:-1] + 3)).sum())
 
 
 if __name__ == "__main__":

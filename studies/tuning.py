@@ -174,21 +174,17 @@ def _trainable(
     device, ledger = _device(gpu_bytes), Ledger(plan.ledger)
     scores: list[list[float]] = []
     jobs = jobs_of(config)
-    try:
-        if device.type == "cuda":
-            _run_together(plan, jobs, device, ledger)
-    except OSError as error:
-        tune.report({"status": "unwritten", "error": str(error)})
-        return
     for job in jobs:
-        entry = ledger.read(plan.trial_id(job))
-        if not plan.is_done(entry, job):
-            try:
+        try:
+            if job is jobs[0] and device.type == "cuda":
+                _run_together(plan, jobs, device, ledger)
+            entry = ledger.read(plan.trial_id(job))
+            if not plan.is_done(entry, job):
                 entry = run_trial(plan, job, device)
                 ledger.write(entry)
-            except OSError as error:  # no failure of the trial, which would be tried again
-                tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))
-                return
+        except OSError as error:  # no failure of the trial, which would be tried again
+            tune.report({"status": "unwritten", "error": str(error)} | dict.fromkeys(objectives, math.nan))
+            return
         plan.checkpoint(job).remove()  # also where a worker died right before it did
         # Tune frees the worker at a report that says "done", and else at a call of its own once this has returned.
         is_last = job is jobs[-1]
