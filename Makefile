@@ -12,9 +12,9 @@ study: .venv/study  ## Run the bin sweep on the simulated screen, from set-up to
 
 tables: results-tables/screen.h5ad  ## All tables and figures of the histogram paper, on a simulated screen
 	for study in methods loss_weights open_choices bin_sweep; do \
-		keep=$$(test $$study != methods || echo --save-predictions); \
+		more=$$(test $$study != methods || echo --save-predictions --gene-sets $(<:.h5ad=.good.gmt)); \
 		$(BIN)/python studies/$$study.py --screen $< --embeddings $(<:.h5ad=.good.npz) --folds 5 --epochs 300 \
-			--out $(<D) $$keep || exit; \
+			--out $(<D) $$more || exit; \
 	done
 	$(BIN)/python -m analysis.perturbation $(<D)/methods
 	$(BIN)/python -m analysis.zero_bin $(<D)/methods

@@ -31,7 +31,8 @@ class Simulate:
     """Simulate a screen of known truth, and embeddings of its perturbed genes from sources of unlike quality."""
 
     out: tyro.conf.Positional[Path]
-    """The .h5ad file to write. Beside it come parameters (.truth.npz) and embeddings (.good.npz, ...)."""
+    """The .h5ad file to write. Beside it come parameters (.truth.npz), embeddings (.good.npz, ...) and gene
+    sets that tell the same (.good.gmt, ...)."""
     like: Preset = "papalexi"
     """Start from the settings of a published screen, or from easy ones."""
     seed: int = 0

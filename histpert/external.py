@@ -55,30 +55,37 @@ class ExternalPredictions:
         are theirs.
 
         Args:
-            perturbations: Names.
+            perturbations: Names; of one that is not in the file all is NaN.
             edges: Of the bins, from training cells; predicted cells beyond them count in the bins at the end.
             control_mean: Mean of the screen's control cells.
             control: Their bin masses.
         """
-        groups = [self.cells.perturbations.index(name) + 1 for name in perturbations]
+        number = {name: number for number, name in enumerate(self.cells.perturbations, start=1)}
+        groups = [number[name] for name in perturbations if name in number]
+        rows = [row for row, name in enumerate(perturbations) if name in number]
         starts = self.cells.group_start
         parts = [self.cells.expression[starts[group] : starts[group + 1]][:, self.columns] for group in groups]
+
+        def among_all(found: np.ndarray) -> Tensor:
+            every = np.full((len(perturbations), *found.shape[1:]), np.nan)
+            every[rows] = found
+            return torch.from_numpy(every).to(control_mean.device)
+
+        def stacked(arrays: list[np.ndarray], *shape: int) -> np.ndarray:
+            return np.stack(arrays) if arrays else np.zeros((0, *shape))
+
+        n_genes = len(self.columns)
         if self.is_means:
-            mean = torch.from_numpy(np.stack([part.toarray()[0].astype(float) for part in parts]))
-            nothing = torch.full_like(mean, torch.nan)
-            moments = Moments(mean.to(control_mean.device), *(nothing.to(control_mean.device) for _ in range(3)))
-            return Prediction(moments, control_mean, None)
+            mean = among_all(stacked([part.toarray()[0] for part in parts], n_genes))
+            return Prediction(Moments(mean, *([torch.full_like(mean, torch.nan)] * 3)), control_mean, None)
         ends = np.cumsum([0, *(part.shape[0] for part in parts)])
-        sums = group_moments(sp.csr_matrix(sp.vstack(parts)), ends)
+        cells = sp.csr_matrix(sp.vstack(parts)) if parts else sp.csr_matrix((0, n_genes), dtype=np.float32)
+        sums = group_moments(cells, ends)
         arrays = np.stack(sums.power_sums), np.diff(ends)[:, None].astype(float), sums.minimum, sums.maximum
         moments = moments_from_sums(*map(torch.from_numpy, arrays))
-        masses = torch.from_numpy(np.stack([_masses(part.toarray(), edges) for part in parts]))
-        return Prediction(
-            Moments(*(values.to(control_mean.device) for values in moments)),
-            control_mean,
-            masses.to(control_mean.device),
-            control,
-        )
+        masses = stacked([_masses(part.toarray(), edges) for part in parts], n_genes, edges.n_bins)
+        moments = Moments(*(among_all(values.numpy()) for values in moments))
+        return Prediction(moments, control_mean, among_all(masses), control)
 
 
 def read_external(
@@ -92,20 +99,20 @@ def read_external(
     Args:
         path: An .h5ad, as `cell-eval` takes it, or any other file that screens are read from.
         genes: Of the screen.
-        perturbations: Those that must be predicted.
+        perturbations: Of the screen; one that is not predicted has no scores.
         control_mean: Mean expression of the screen's control cells.
 
     Raises:
-        InputError: It cannot be read, lacks genes or perturbations, or is on another scale.
+        InputError: It cannot be read, lacks genes or all perturbations, or is on another scale.
     """
     cells = read_screen(path)
     place = {gene: number for number, gene in enumerate(cells.genes)}
     if lacking := [gene for gene in genes if gene not in place]:
         raise InputError(f"{path} lacks {len(lacking)} of the screen's {len(genes)} genes: {some(lacking)}")
-    if lacking := [name for name in perturbations if name not in cells.perturbations]:
+    if {*perturbations}.isdisjoint(cells.perturbations):
         raise InputError(
-            f"{path} predicts nothing of {len(lacking)} of the screen's {len(perturbations)} perturbations: "
-            f"{some(lacking)}"
+            f"{path} predicts none of the screen's perturbations: it has {some(cells.perturbations)}, the screen "
+            f"{some(perturbations)}"
         )
     columns = np.array([place[gene] for gene in genes])
     found = np.asarray(cells.control.mean(axis=0)).reshape(-1)[columns]

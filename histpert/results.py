@@ -71,6 +71,7 @@ TRIAL_SCHEMA = pa.schema(
         ("device", pa.string()),
         ("n_threads", pa.int32()),
         ("n_perturbations", pa.int32()),
+        ("n_absent", pa.int32()),
         ("n_genes", pa.int32()),
         ("n_genes_constant", pa.int32()),
         ("n_genes_undefined", pa.float64()),
@@ -82,9 +83,10 @@ TRIAL_SCHEMA = pa.schema(
 )
 """`variant` names the one choice in which a run differs from the defaults of its study; empty for a run that differs
 in none. `status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average
-number of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis;
-`n_pearson_undefined` counts held-out perturbations whose predicted or observed shifts do not vary over 20 top genes,
-`n_de_undefined` those with fewer than 3 significant genes, or whose predicted log fold changes do not vary over them.
+number of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis. Of the
+held-out perturbations, `n_absent` counts those of which nothing is predicted, `n_pearson_undefined` those whose
+predicted or observed shifts do not vary over 20 top genes, `n_de_undefined` those with fewer than 3 significant genes,
+or whose predicted log fold changes do not vary over them.
 """
 
 PERTURBATION_SCHEMA = pa.schema(

@@ -20,6 +20,7 @@ from histpert.tensors import mapped, masses_of
 
 __all__ = [
     "CellMeans",
+    "CellSpread",
     "CountedMasses",
     "held_out_targets",
     "replicate_differences",
@@ -57,6 +58,9 @@ def training_targets(
         lower=_on(device, counts.edges.lower, torch.float32),
         width=_on(device, counts.edges.width, torch.float32),
         control_cells=lambda: CellSums(control, moments, counts.apart(), counts.edges, device, torch.float32)[one],
+        spread=lambda: CellSpread(groups, moments, device),
+        control_spread=lambda: CellSpread(control, moments, device)[one][0],
+        coexpression=counts.coexpression,
     )
 
 
@@ -108,6 +112,30 @@ class CellMeans:
 
     def __getitem__(self, numbers: Int[Tensor, "batch"]) -> Float[Tensor, "batch gene"]:
         return (self._sums.index_select(0, self._groups[numbers]) / self._n_cells[numbers, None]).float()
+
+
+class CellSpread:
+    """Second, third and fourth central moments of cells, float32, worked out for the groups that are asked for.
+
+    Args:
+        groups: Groups of the screen that are numbered here.
+        moments: Moments of all groups of the screen.
+        device: Where the moments are wanted.
+    """
+
+    def __init__(self, groups: Int[np.ndarray, "perturbation"], moments: GroupMoments, device: torch.device):
+        self._groups = torch.from_numpy(groups).to(device)
+        self._n_cells = _on(device, moments.n_cells)
+        self._sums = [mapped(sums, device) for sums in moments.power_sums]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, numbers: Int[Tensor, "batch"]) -> Float[Tensor, "batch 3 gene"]:
+        groups = self._groups[numbers]
+        m1, m2, m3, m4 = (sums.index_select(0, groups) / self._n_cells[groups, None] for sums in self._sums)
+        central = m2 - m1**2, m3 - 3 * m1 * m2 + 2 * m1**3, m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
+        return torch.stack(central, dim=1).float()
 
 
 def held_out_targets(store: HistogramStore, counts: FoldCounts, device: torch.device, n_replicates: int = 0) -> HeldOut:

@@ -30,6 +30,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     *,
     is_static: bool = True,
+    after_epoch: Callable[[], object] = lambda: None,
 ) -> Iterator[Float[Tensor, ""]]:
     """Train with AdamW on shuffled batches of perturbations (section 4.1).
 
@@ -44,6 +45,7 @@ def train(
         checkpoint: Of this training: it goes on from there, to the same numbers as if it had never stopped.
         is_static: Whether `loss_of` does the same to every batch of a size: a GPU then records a step and replays it,
             since a small network's step takes the time of starting its some hundred kernels one by one.
+        after_epoch: Called before an epoch's state is kept, which has what this leaves in the network's buffers.
 
     Yields:
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
@@ -72,6 +74,7 @@ def train(
             for batch in order.split(settings.batch_size):
                 take_step(batch)
             loss = steps.total / len(embeddings)
+        after_epoch()
         if checkpoint is not None and epoch + 1 < settings.epochs:
             done = epoch + 1
             checkpoint.keep(

@@ -68,6 +68,7 @@ def prepare(
     n_folds: int | None = None,
     apart: Sequence[int] = (),
     n_replicates: int = 0,
+    with_coexpression: bool = False,
 ) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
@@ -79,6 +80,7 @@ def prepare(
         apart: Bin counts at which the store must have cells one by one, as TG and ZITG need them.
         n_replicates: Bootstrap replicates of moments that the store must have, `N_REPLICATES` where a study needs
             them; without them the columns of the results that need them are empty.
+        with_coexpression: Whether the store must have the most correlated genes of each gene, as GEARS needs them.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
@@ -95,7 +97,7 @@ def prepare(
             folds = assign_cluster_folds(vectors, n_folds, options.model.seed)
         else:
             folds = assign_folds(screen.perturbations, n_folds, options.model.seed)
-        stored = bin_counts, progress, options.cache, n_replicates, apart
+        stored = bin_counts, progress, options.cache, n_replicates, apart, with_coexpression
         store = open_or_build(options.store, screen, folds, *stored)
     data = StudyData(
         screen=screen.name,

@@ -70,11 +70,12 @@ def plan_of(
     data: StudyData,
     variants: Mapping[str, StudyData] | None = None,
     external: Mapping[str, External] | None = None,
+    of_method: Mapping[str, StudyData] | None = None,
 ) -> Plan:
     """What the trials of a study share."""
     folder = options.out / name
     how = options.threads_per_trial, folder, options.checkpoint_seconds, options.save_predictions
-    return Plan(name, data, options.folds, *how, variants or {}, external or {})
+    return Plan(name, data, options.folds, *how, variants or {}, external or {}, of_method or {})
 
 
 def run_study(
@@ -85,6 +86,7 @@ def run_study(
     before: Mapping[str, Any] | None = None,
     variants: Mapping[str, StudyData] | None = None,
     external: Mapping[str, External] | None = None,
+    of_method: Mapping[str, StudyData] | None = None,
 ) -> Study:
     """Train what the ledger lacks, then write `trials.parquet`, `perturbations.parquet` and `study.json`.
 
@@ -98,6 +100,7 @@ def run_study(
         before: The `study.json` of a run that this one repeats: data that are not those of then are named first.
         variants: Other folds or embeddings of the screen, by the variant of the jobs that take them.
         external: Files of predictions that were made elsewhere, by the method of the jobs that take them.
+        of_method: Data of methods that take others than the rest.
 
     Raises:
         InputError: Resources are asked for that Ray does not have, or another process is at work in the folder.
@@ -106,7 +109,7 @@ def run_study(
     with alone_in(folder):
         for line in _other_data(before, data) if before else ():
             print(f"differs: {line}", flush=True)
-        return _run_study(plan_of(name, options, data, variants, external), options, jobs)
+        return _run_study(plan_of(name, options, data, variants, external, of_method), options, jobs)
 
 
 @contextmanager

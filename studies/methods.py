@@ -19,7 +19,8 @@ from histpert.external import read_external
 from histpert.models import METHODS
 from studies.data import N_REPLICATES, StudyData, check_writable, prepare
 from studies.engine import run_study
-from studies.options import StudyOptions, run_script
+from studies.gene_graph import ON_GRAPH, say_absent, with_gene_graph
+from studies.options import SIMULATED, StudyOptions, run_script
 from studies.plan import CEILING, OBSERVED, External, Job
 from studies.trial import open_store
 
@@ -39,6 +40,9 @@ class Methods(StudyOptions):
     external: tuple[str, ...] = ()
     """Predictions that were made elsewhere, as NAME=FILE: an .h5ad of control cells and predicted cells, or a mean, of
     all perturbations, labelled like a screen, as cell-eval takes it. On a cluster, where all nodes see it."""
+    gene_sets: Path | None = None
+    """Gene sets, a .gmt such as GO's biological processes, of which GEARS makes its graph of perturbed genes; without
+    it there is no GEARS. The simulated screen has sets of its own."""
     apart: tuple[str, ...] = ()
     """Genes whose perturbations are also shown apart from the rest."""
 
@@ -46,6 +50,12 @@ class Methods(StudyOptions):
         super().__post_init__()
         if unknown := [name for name in self.methods if name not in METHODS]:
             raise InputError(f"--methods {', '.join(unknown)}: give some of {', '.join(METHODS)}")
+        if self.gene_sets is not None:
+            if self.screen == SIMULATED:
+                raise InputError("--gene-sets goes with --screen: the simulated screen has gene sets of its own")
+            object.__setattr__(self, "gene_sets", absolute(self.gene_sets, "--gene-sets"))
+        elif self.screen != SIMULATED and self.methods != tuple(METHODS) and {*self.methods} & {*ON_GRAPH}:
+            raise InputError(f"--methods {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes")
         for given in self.external:
             name, _, file = given.partition("=")
             if not name or not file or name in (*METHODS, *OF_ALL):
@@ -73,6 +83,7 @@ class Methods(StudyOptions):
             predictions = read_external(Path(file), store.genes, store.perturbations, control_mean)
             kind = "means" if predictions.is_means else f"{predictions.cells.n_cells[1:].sum():,} cells"
             print(f"{name}: {kind}, from {file}", flush=True)
+            say_absent(set(store.perturbations) - set(predictions.cells.perturbations))
             found[name] = External(Path(file), predictions.cells.fingerprint())
         return found
 
@@ -82,15 +93,26 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
     if options.smoke:
         options = replace(options, folds=3, only_folds=(), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)
-    data = prepare(options, [options.bins], n_replicates=N_REPLICATES, apart=[options.bins])
-    external = options.read_external(data)
     wanted = [method for method in METHODS if method in {*options.methods, SUBJECT}]
+    if options.gene_sets is None and options.screen != SIMULATED and {*wanted} & {*ON_GRAPH}:
+        print(f"without {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes", flush=True)
+        wanted = [method for method in wanted if method not in ON_GRAPH]
+    on_graph = [method for method in wanted if method in ON_GRAPH]
+    data = prepare(
+        options,
+        [options.bins],
+        n_replicates=N_REPLICATES,
+        apart=[options.bins],
+        with_coexpression=bool(on_graph),
+    )
+    of_method = {method: with_gene_graph(data, options.gene_sets, options) for method in on_graph}
+    external = options.read_external(data)
     jobs = [
         Job(method, options.bins, fold, options.model)
         for fold in options.fold_numbers
         for method in (*wanted, *external, *OF_ALL)
     ]
-    study = run_study(NAME, options, data, jobs, before, external=external)
+    study = run_study(NAME, options, data, jobs, before, external=external, of_method=of_method)
     return study.report(draw_methods(study.folder, study.folder, options.apart) if study.has_results else [])
 
 

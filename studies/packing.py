@@ -9,6 +9,7 @@ import numpy as np
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
 from histpert.metrics.held_out import SCORED_AT_ONCE
+from histpert.models import gears
 from histpert.models.mlp_hist import n_parameters
 from studies.plan import Job, Plan
 
@@ -40,6 +41,12 @@ LOSS_ARRAYS_WITHOUT_WASSERSTEIN = 6
 DENSITIES = {"TG": (2, 64), "ZITG": (3, 84)}
 """Of methods that are trained on sums over cells, outputs a gene, and arrays a gene in the place of those of a loss."""
 
+ON_MOMENTS = ("GEARS",)
+"""Methods that are trained on moments of cells."""
+
+GEARS_ARRAYS = 10
+"""Of GEARS, arrays of the width of its embeddings per perturbation and gene in a step."""
+
 SUMS = 4
 """Numbers of 8 bytes per perturbation and gene that these read; others read one of them, the mean."""
 
@@ -58,7 +65,7 @@ CONTROL_BYTES = 36
 
 
 def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
-    """The most that MLP+Hist, TG or ZITG has in tensors at a time, in whichever fold; others need less than MLP+Hist.
+    """The most that MLP+Hist, TG, ZITG or GEARS has in tensors at a time, in whichever fold; others need less.
 
     What is trained on and compared with lies on the GPU throughout. Beside it are first weights, moments of AdamW and
     arrays of the loss; then gradients in the place of those; last weights, gradients and arrays of scoring. Of the
@@ -73,17 +80,22 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     n_own = int(np.bincount(ranges.fold + 1)[1:].max(initial=0))  # `NO_FOLD` is -1
 
     counts = ceil(store.n_bytes(counts_file(job.n_bins)) * (n_genes + n_own) / len(ranges.gene))
-    sums = 8 * n_genes * (n_perturbations + 1) * (SUMS if job.method in DENSITIES else 1)
+    sums = 8 * n_genes * (n_perturbations + 1) * (SUMS if job.method in (*DENSITIES, *ON_MOMENTS) else 1)
     embeddings_and_orders = 4 * n_perturbations * n_features + 8 * n_training * job.settings.epochs
     held_out = ceil(8 * HELD_OUT_ARRAYS * n_held_out * n_genes)
     throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_genes * job.n_bins
+
+    of_bins, of_genes = SCORING_ARRAYS
+    scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
+    if job.method in ON_MOMENTS:
+        weights = WEIGHT * gears.n_parameters(n_features, n_genes)
+        step = 4 * min(job.settings.batch_size, n_training) * n_genes * gears.WIDTH * GEARS_ARRAYS
+        return throughout + 5 * weights + max(step, scored)  # the best weights lie beside weights and moments
 
     hidden = job.settings.hidden_sizes(n_training)
     weights = WEIGHT * n_parameters(n_features, hidden, n_genes * outputs)
     array = 4 * min(job.settings.batch_size, n_training) * n_genes
     loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * outputs * array
-    of_bins, of_genes = SCORING_ARRAYS
-    scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
     return throughout + max(loss, step, 2 * weights + scored)
 
 

@@ -63,10 +63,12 @@ class Plan:
     """Other folds or embeddings of the screen, by the variant of the jobs that take them."""
     external: Mapping[str, External] = field(default_factory=dict)
     """Files of predictions that were made elsewhere, by the method that they are shown as."""
+    of_method: Mapping[str, StudyData] = field(default_factory=dict)
+    """The data of methods that take others than the rest."""
 
     def data_of(self, job: Job) -> StudyData:
         """The data of a trial."""
-        return self.variants.get(job.variant, self.data)
+        return self.of_method.get(job.method) or self.variants.get(job.variant, self.data)
 
     @property
     def ledger(self) -> Path:

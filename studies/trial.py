@@ -133,6 +133,7 @@ def fit_and_score(
         "n_parameters": n_parameters,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "n_perturbations": len(rows),
+        "n_absent": sum(math.isnan(row["mse"]) for row in rows),
         "n_genes": len(store.genes),
         "n_genes_constant": int(counts.edges.constant.sum()),
         "n_pearson_undefined": sum(math.isnan(row["pearson_top20"]) for row in rows),

@@ -16,6 +16,7 @@ from jaxtyping import Int
 
 from histpert.errors import InputError
 from histpert.histograms.cells_apart import apart_file
+from histpert.histograms.coexpression import COEXPRESSION
 from histpert.histograms.folders import Folder, LocalFolder, folder_at
 from histpert.histograms.remote import Cache, RemoteFolder
 from histpert.histograms.store import FORMAT, HistogramStore, counts_file, read_manifest, replicates_file, sealed
@@ -36,6 +37,7 @@ def open_or_build(
     cache: Cache | None = None,
     n_replicates: int = 0,
     apart: Iterable[int] = (),
+    with_coexpression: bool = False,
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
@@ -51,6 +53,7 @@ def open_or_build(
         cache: Where files on object storage are kept on this node.
         n_replicates: Bootstrap replicates of the moments that the store must have, for estimates of noise.
         apart: Bin counts at which it must have the cells that likelihoods of densities need one by one.
+        with_coexpression: Whether it must have the most correlated genes of each gene.
 
     Raises:
         InputError: The folder cannot be written.
@@ -60,7 +63,7 @@ def open_or_build(
     identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
     folder = folder_at(root, cache) / f"{screen.name}-{identity}"
     path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
-    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates, tuple(sorted(set(apart))))
+    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates, tuple(sorted(set(apart))), with_coexpression)
     if not any(wanted.lacking(folder)):
         if isinstance(folder, LocalFolder):
             with suppress(OSError):  # one may read what one may not write
@@ -94,6 +97,7 @@ class _Wanted(NamedTuple):
     bin_counts: tuple[int, ...]
     n_replicates: int
     apart: tuple[int, ...]
+    coexpression: bool
 
     def lacking(self, folder: Folder) -> _Wanted:
         """What of it is not there."""
@@ -102,6 +106,7 @@ class _Wanted(NamedTuple):
             tuple(n_bins for n_bins in self.bin_counts if counts_file(n_bins) not in files),
             0 if replicates_file(self.n_replicates) in files else self.n_replicates,
             tuple(n_bins for n_bins in self.apart if apart_file(n_bins) not in files),
+            self.coexpression and COEXPRESSION not in files,
         )
 
 
@@ -174,4 +179,6 @@ def _build(
     made += writer.write_apart(ranges, lacking.apart)
     if lacking.n_replicates:
         made += [writer.write_replicates(lacking.n_replicates)]
+    if lacking.coexpression:
+        made += [writer.write_coexpression()]
     return writer.checksums(made)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Int
 
 from histpert.histograms.cells_apart import limits
+from histpert.histograms.coexpression import COEXPRESSION
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import bin_edges
 from histpert.histograms.ranges import NO_FOLD, Ranges
@@ -71,6 +72,9 @@ class Content:
         for key in ("format", "screen", "genes"):
             if about.get(key) != self._manifest[key]:
                 yield f"its {key} is not that of manifest.json"
+        if name == COEXPRESSION:
+            yield from self._of_coexpression(table)
+            return
         labels = {
             "perturbation": self._groups,
             "fold": [None, *self._folds.tolist()],
@@ -108,6 +112,19 @@ class Content:
         same_genes = table["gene"].chunk(0).dictionary.to_pylist() == self._genes  # pyright: ignore[reportAttributeAccessIssue]
         if not same_genes or not all(map(np.array_equal, _ranges_of(table), Ranges.of(extremes, names))):
             yield "the ranges are not those that follow from moments.arrow"
+
+    def _of_coexpression(self, table: pa.Table) -> Iterator[str]:
+        """Each gene comes first among its own, then others by falling correlation."""
+        neighbor, correlation = array_of(table, "neighbor"), array_of(table, "correlation")
+        shape = (int(self._folds.max()) + 1, len(self._genes))
+        if neighbor.shape[:2] != shape or correlation.shape != neighbor.shape:
+            raise ValueError(f"neighbors have the shape {neighbor.shape}")
+        if not 0 <= neighbor.min() <= neighbor.max() < len(self._genes):
+            yield "a gene's number is not one of manifest.json"
+        if (neighbor[..., 0] != np.arange(len(self._genes))).any():
+            yield "a gene is not the first of its own neighbors"
+        if not (np.diff(np.abs(correlation), axis=-1) <= 0).all() or not (np.abs(correlation) <= 1).all():
+            yield "correlations are not from 1 to -1, by falling size"
 
     def _of_moments(self, table: pa.Table, failures: _Failures) -> None:
         columns, gene = [array_of(table, name) for name in MOMENTS], np.arange(len(self._genes))

@@ -20,8 +20,10 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
+from histpert.coexpression import Coexpression
 from histpert.errors import InputError
 from histpert.histograms.cells_apart import CellsApart, apart_file
+from histpert.histograms.coexpression import COEXPRESSION
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import BinEdges, bin_edges
 from histpert.histograms.folders import Folder, LocalFolder
@@ -73,6 +75,7 @@ class FoldCounts:
         reference: Reads the cells per gene and bin of the reference.
         reference_centers: Centres of the reference's bins; the first is each gene's smallest value over all cells.
         apart: Reads the cells that are kept one by one at this bin count.
+        coexpression: Reads the most correlated genes of each gene over training cells.
     """
 
     edges: BinEdges
@@ -85,6 +88,7 @@ class FoldCounts:
     reference: Callable[[], Int[np.ndarray, "group gene reference"]]
     reference_centers: Float[np.ndarray, "gene reference"]
     apart: Callable[[], CellsApart]
+    coexpression: Callable[[], Coexpression]
 
     @property
     def control_counts(self) -> Int[np.ndarray, "gene bin"]:
@@ -183,6 +187,7 @@ class HistogramStore:
             reference=self._reference,
             reference_centers=bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS).centers,
             apart=partial(self._apart, n_bins),
+            coexpression=partial(self._coexpression, fold),
         )
 
     @cached_property
@@ -199,6 +204,10 @@ class HistogramStore:
     def _apart(self, n_bins: int) -> CellsApart:
         """Views of the mapped file."""
         return apart_of(self._table(apart_file(n_bins)))
+
+    def _coexpression(self, fold: int) -> Coexpression:
+        """Views of the mapped file."""
+        return Coexpression(*(array_of(self._table(COEXPRESSION), name)[fold] for name in Coexpression._fields))
 
     def _table(self, name: str) -> pa.Table:
         """The mapped file, its checksum verified when this process first reads it."""

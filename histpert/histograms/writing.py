@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from histpert.histograms.bootstrap import Resampling
 from histpert.histograms.cells_apart import apart_file, limits
+from histpert.histograms.coexpression import COEXPRESSION, MOST_CELLS, SampledCells, coexpression
 from histpert.histograms.counting import Counting, group_moments
 from histpert.histograms.edges import BinEdges, bin_edges
 from histpert.histograms.folders import checksum_of
@@ -141,6 +142,18 @@ class StoreWriter:
             _write(self._path / name, table)
         return names
 
+    def write_coexpression(self) -> str:
+        """Write the most correlated genes of each gene, a row per fold; returns the name of the file."""
+        n_cells, sampled = self._screen.n_cells, {}
+        self._for_each_group("coexpression", SampledCells(MOST_CELLS / n_cells.sum()), sampled.__setitem__)
+        control, *perturbed = (sampled[group] for group in range(len(n_cells)))
+        found = coexpression(control, perturbed, self._folds)
+        columns = {name: _nested(array) for name, array in found._asdict().items()}
+        fold = pa.array(range(len(found.neighbor)), pa.int64())
+        table = pa.table({"fold": fold, **columns}).replace_schema_metadata({"histpert": json.dumps(self._about)})
+        _write(self._path / COEXPRESSION, table)
+        return COEXPRESSION
+
     def _for_each_group(
         self, stage: str, work: Callable[[sp.csr_matrix], Result], write: Callable[[int, Result], object]
     ) -> None:
@@ -161,6 +174,14 @@ class StoreWriter:
 def _write(path: Path, table: pa.Table) -> None:
     with written_atomically(path) as beside, pa.ipc.new_file(str(beside), table.schema) as file:
         file.write_table(table)
+
+
+def _nested(array: np.ndarray) -> pa.Array:
+    """Lists of lists, one in each row."""
+    column = pa.array(array.reshape(-1))
+    for length in reversed(array.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, length)
+    return column
 
 
 def _moments(cells: sp.csr_matrix) -> dict[str, np.ndarray]:

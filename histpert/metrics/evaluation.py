@@ -45,7 +45,8 @@ def evaluate(prediction: Prediction, held_out: HeldOut, nll_floor: float = MASS_
 
     Predicted statistics are those of the predicted distributions, observed ones those of the cells (appendix A). A
     predicted shift is the predicted mean minus the mean of the method's own view of control, an observed one is between
-    means of cells. What a method does not predict is NaN.
+    means of cells. What a method does not predict is NaN, and so is every score of a perturbation of which it predicts
+    no gene's mean.
 
     Args:
         prediction: What was predicted of the held-out perturbations.
@@ -57,7 +58,8 @@ def evaluate(prediction: Prediction, held_out: HeldOut, nll_floor: float = MASS_
         values |= dict.fromkeys(OF_DISTRIBUTIONS, torch.full_like(values["mse"], torch.nan))
     else:
         values |= _of_distributions(prediction.masses, prediction.density, held_out, nll_floor)
-    return {name: values[name].cpu().numpy() for name in METRICS}
+    absent = prediction.moments.mean.isnan().all(1).cpu().numpy()
+    return {name: np.where(absent, np.nan, values[name].cpu().numpy()) for name in METRICS}
 
 
 def _of_statistics(prediction: Prediction, held_out: HeldOut) -> dict[str, Tensor]:

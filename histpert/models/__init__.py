@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 
 from histpert.models.control_hist import ControlHist
+from histpert.models.gears import GEARS
 from histpert.models.gp_hist import GPHist
 from histpert.models.gp_mlp_hist import GPMLPHist
 from histpert.models.interface import Method, TrainingSet
@@ -34,5 +35,6 @@ METHODS: Mapping[str, type[Method]] = {
     "MLP+Mean": MLPMean,
     "Ridge": Ridge,
     "GP": GaussianProcess,
+    "GEARS": GEARS,
 }
 """Those of histograms first."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from histpert.cells import CellRows, Cells
 from histpert.checkpoints import Checkpoint
+from histpert.coexpression import Coexpression
 from histpert.predictions import Prediction
 from histpert.settings import ModelSettings
 
@@ -46,6 +47,9 @@ class TrainingSet:
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
         control_cells: Reads what likelihoods need of the control cells.
+        spread: Reads the second, third and fourth central moments of the cells of each perturbation.
+        control_spread: Reads those of the control cells.
+        coexpression: Reads the most correlated genes of each gene.
     """
 
     embeddings: Float[Tensor, "perturbation feature"]
@@ -58,6 +62,9 @@ class TrainingSet:
     lower: Float[Tensor, "gene"]
     width: Float[Tensor, "gene"]
     control_cells: Callable[[], Cells]
+    spread: Callable[[], Rows]
+    control_spread: Callable[[], Float[Tensor, "3 gene"]]
+    coexpression: Callable[[], Coexpression]
 
 
 class Method(Protocol):

@@ -3,7 +3,7 @@
 from histpert.screens.folds import assign_cluster_folds, assign_folds
 from histpert.screens.reading import ReadOptions, open_screen, read_screen
 from histpert.screens.screen import GroupedCells, Screen, group_cells
-from histpert.screens.simulation import PRESETS, ScreenTruth, Simulation, simulate_screen
+from histpert.screens.simulation import PRESETS, ScreenTruth, Simulation, simulate_screen, simulated_gene_sets
 from histpert.screens.working_space import WorkingSpace
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "open_screen",
     "read_screen",
     "simulate_screen",
+    "simulated_gene_sets",
 ]

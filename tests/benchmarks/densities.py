@@ -134,6 +134,9 @@ def training() -> TrainingSet:
         lower=-genes / 5,
         width=genes / 2.5,
         control_cells=lambda: Rows()[torch.tensor([0])],
+        spread=lambda: None,  # pyright: ignore
+        control_spread=lambda: None,  # pyright: ignore
+        coexpression=lambda: None,  # pyright: ignore
     )
 
 

@@ -282,6 +282,9 @@ def norman_fold(seed: int, device: torch.device) -> TrainingSet:
         lower=-genes / 5,
         width=genes / 2.5,
         control_cells=lambda: None,  # pyright: ignore
+        spread=lambda: None,  # pyright: ignore
+        control_spread=lambda: None,  # pyright: ignore
+        coexpression=lambda: None,  # pyright: ignore
     )
 
 

@@ -22,7 +22,10 @@ AS_SMALL = [
     *("--n-perturbations", "8", "--n-genes", "30", "--n-cells", "600"),
     *("--n-control", "100", "--min-cells", "20", "--max-cells", "120"),
 ]
-ENDS = ("h5ad", "truth.npz", "good.npz", "poor.npz", "permuted.npz")
+ENDS = (
+    *("h5ad", "truth.npz", "good.npz", "poor.npz", "permuted.npz"),
+    *("good.gmt", "poor.gmt", "permuted.gmt"),
+)
 
 
 def unchecked_main():
@@ -47,7 +50,7 @@ def without_color(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_simulate_writes_five_files_and_prints_where_they_are(tmp_path, capsys):
+def test_simulate_writes_eight_files_and_prints_where_they_are(tmp_path, capsys):
     assert main(["simulate", str(tmp_path / "s.h5ad"), "--seed", "3", *AS_SMALL]) == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / f"s.{end}") for end in ENDS]
     assert names_in(tmp_path) == sorted(f"s.{end}" for end in ENDS)
@@ -70,7 +73,7 @@ def test_a_path_in_the_home_folder_and_in_new_folders_is_understood(tmp_path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["simulate", "~/new/folder/s.h5ad", *AS_SMALL]) == 0
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "new" / "folder" / "s.h5ad")
-    assert len(names_in(tmp_path / "new" / "folder")) == 5
+    assert len(names_in(tmp_path / "new" / "folder")) == len(ENDS)
 
 
 def help_for(*arguments, capsys):

@@ -31,6 +31,7 @@ with FileLock(sys.argv[1]):
 """
 NAMES = [
     "apart_B8.arrow",
+    "coexpression.arrow",
     "counts_B5.arrow",
     "counts_B8.arrow",
     "moments.arrow",
@@ -43,7 +44,13 @@ NAMES = [
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return open_or_build(
-        tmp_path_factory.mktemp("made"), make_screen(), FOLDS, [5, 8], n_replicates=3, apart=[8]
+        tmp_path_factory.mktemp("made"),
+        make_screen(),
+        FOLDS,
+        [5, 8],
+        n_replicates=3,
+        apart=[8],
+        with_coexpression=True,
     ).folder.path
 
 
@@ -228,8 +235,8 @@ def test_show_of_what_is_no_store(store, root, said):
 
 
 def test_verify_of_sound_stores(store, root, said):
-    assert said("verify", root) == (0, [f"{store.name}: ok (7 files)"])
-    assert said("verify", store, root) == (0, [f"{store}: ok (7 files)", f"{store.name}: ok (7 files)"])
+    assert said("verify", root) == (0, [f"{store.name}: ok (8 files)"])
+    assert said("verify", store, root) == (0, [f"{store}: ok (8 files)", f"{store.name}: ok (8 files)"])
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -253,7 +260,7 @@ def test_verify_goes_on_after_a_damaged_store(store, root, said):
     assert lines == [
         "left-0123456789abcdef: unfinished: not verified",
         f"{store.name}: moments.arrow: missing",
-        f"{sound.name}: ok (7 files)",
+        f"{sound.name}: ok (8 files)",
     ]
 
 
@@ -354,6 +361,9 @@ UNTRUE = {
     "apart": ("apart_B8.arrow", with_apart("value", 0, 0.8), "a cell is not to be kept apart"),
     "apart of no gene": ("apart_B8.arrow", with_apart("gene", 0, 99), "a gene's number is not one of manifest.json"),
     "apart beyond": ("apart_B8.arrow", with_apart("value", 0, 1e9), "a value is beyond the extremes"),
+    "first neighbor": ("coexpression.arrow", with_values("neighbor", (1, 4, 0), 5), "is not the first of its own"),
+    "no neighbor": ("coexpression.arrow", with_values("neighbor", (1, 4, 3), 99), "a gene's number is not one of"),
+    "correlation": ("coexpression.arrow", with_values("correlation", (1, 4, 1), 1.5), "are not from 1 to -1, by"),
     "replicates": ("replicates_R3.arrow", with_values("sum_1", (1, 0, 4), 999.0), "G4 under P0"),
     "drawn nan": ("replicates_R3.arrow", with_values("sum_4", (1, 0, 4), np.nan), "a sum is no number: G4 under P0"),
 }

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from histpert.cell_sums import CellSums
+from histpert.coexpression import Coexpression
 from histpert.errors import InputError
 from histpert.histograms import BinEdges, group_moments, open_or_build
 from histpert.histograms.cells_apart import CellsApart, limits
@@ -57,6 +58,11 @@ def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
     masses = ((embeddings @ effect).view(n_perturbations, n_genes, n_bins) + control).softmax(-1)
     width = torch.linspace(0.1, 0.6, n_genes)
     centres, lower, one = torch.arange(n_bins) * width[:, None], -width / 2, torch.tensor([0])
+
+    def spread(masses):
+        offset = centres - (masses * centres).sum(-1, keepdim=True)
+        return torch.stack([(masses * offset**power).sum(-1) for power in (2, 3, 4)], dim=-2)
+
     return TrainingSet(
         embeddings=embeddings,
         masses=masses,
@@ -68,6 +74,9 @@ def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
         width=width,
         cells=lambda: cells_of(masses, lower, width),
         control_cells=lambda: cells_of(control.softmax(-1)[None], lower, width)[one],
+        spread=lambda: spread(masses),
+        control_spread=lambda: spread(control.softmax(-1)),
+        coexpression=lambda: Coexpression(np.arange(n_genes)[:, None], np.ones((n_genes, 1), dtype=np.float32)),
     )
 
 

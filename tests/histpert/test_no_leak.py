@@ -70,7 +70,9 @@ def altered(counts: np.ndarray) -> np.ndarray:
 def side(path: Path) -> Side:
     screen = read_screen(path, ReadOptions(min_control_detection=0.3))
     folds = assign_folds(screen.perturbations, N_FOLDS, 0)
-    return Side(screen, open_or_build(path.parent / "stores", screen, folds, (5, 15), apart=(5, 15)))
+    return Side(
+        screen, open_or_build(path.parent / "stores", screen, folds, (5, 15), apart=(5, 15), with_coexpression=True)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,8 @@ def unlike(left: dict[str, Any], right: dict[str, Any]) -> set[str]:
 
 def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
     """All that a fold's training reads."""
-    names = [field.name for field in fields(training)]
+    read = {"spread", "control_spread", "coexpression"}
+    names = [field.name for field in fields(training) if field.name not in read]
     return {
         "lower": counts.edges.lower,
         "width": counts.edges.width,
@@ -113,6 +116,9 @@ def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
         "control_counts": counts.control_counts,
         **{f"training set {name}": tensor(getattr(training, name)) for name in names if "cells" not in name},
         "training set n_cells": training.n_cells,
+        "spread": every(training.spread()),
+        "control spread": training.control_spread(),
+        **training.coexpression()._asdict(),
         **{f"cells {name}": values for name, values in every(training.cells())._asdict().items()},
         **{f"control cells {name}": values for name, values in training.control_cells()._asdict().items()},
     }
@@ -134,7 +140,7 @@ def outcome(side: Side, method: str, fold: int, n_bins: int, epochs: int) -> dic
     losses = list(model.fit(training))
     weights = model.network.state_dict() if hasattr(model, "network") else {}
     predicted = model.predict(torch.from_numpy(VECTORS[counts.held_out]))
-    assert bool(weights) == (method.startswith("MLP") or method.endswith("TG"))
+    assert bool(weights) == (method.startswith("MLP") or method.endswith("TG") or method == "GEARS")
     assert torch.isfinite(predicted.moments.mean).all()
     return {
         "losses": np.array([loss.item() for loss in losses]),

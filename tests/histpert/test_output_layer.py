@@ -94,6 +94,9 @@ def test_nothing_of_a_training_is_left_in_the_network():
         control=control,
         control_mean=given["means"][0],
         control_cells=lambda: None,
+        spread=lambda: None,
+        control_spread=lambda: None,
+        coexpression=lambda: None,
     )
     model = MLPHist(ModelSettings(epochs=2, hidden=HIDDEN))
     losses = list(model.fit(training))

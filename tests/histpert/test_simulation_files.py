@@ -17,7 +17,10 @@ from histpert.screens import read_screen
 from histpert.screens.simulation import ScreenTruth, simulate_screen, write_screen
 from histpert.screens.simulation.drawing import draw_screen
 
-KINDS = {"screen": "h5ad", "truth": "truth.npz", "good": "good.npz", "poor": "poor.npz", "permuted": "permuted.npz"}
+SOURCES = ("good", "poor", "permuted")
+KINDS = {"screen": "h5ad", "truth": "truth.npz", **{source: f"{source}.npz" for source in SOURCES}} | {
+    f"{source} gene sets": f"{source}.gmt" for source in SOURCES
+}
 # Four blocks of cells.
 IN_BLOCKS = replace(PAIRED, n_genes=2000, n_cells=1700, max_cells=200, log_rate_mean=-3.0)
 

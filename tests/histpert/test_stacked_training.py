@@ -31,6 +31,9 @@ def training_set(n_perturbations: int, seed: int, dtype: torch.dtype = torch.flo
         lower=-drawn(N_GENES),
         width=drawn(N_GENES) + 0.1,
         control_cells=lambda: None,
+        spread=lambda: None,
+        control_spread=lambda: None,
+        coexpression=lambda: None,
     )
 
 

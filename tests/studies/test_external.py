@@ -11,6 +11,7 @@ import torch
 
 from histpert.errors import InputError
 from histpert.external import read_external
+from histpert.results import METRICS
 from histpert.screens import PRESETS, Screen, simulate_screen
 from histpert.settings import ModelSettings
 from studies.data import prepare
@@ -81,6 +82,32 @@ def test_cells_of_other_perturbations_are_told_apart_by_chance(screen, data, tmp
     assert abs(found["pds"].mean() - 0.5) < 4 * found["pds"].std() / len(found) ** 0.5
 
 
+@pytest.mark.parametrize("are_means", [False, True])
+def test_what_is_not_predicted_has_no_scores_and_changes_none(screen, data, tmp_path, are_means):
+    cells = observed(screen)
+    if are_means:
+        cells = [sp.csr_matrix(some.mean(axis=0), dtype=np.float32) for some in cells]
+    whole = scores(data, written(tmp_path / "p.h5ad", screen, cells)).set_index("perturbation")
+    few = scores(data, written(tmp_path / "few.h5ad", screen, cells[:-3])).set_index("perturbation")
+    absent = few.index.isin(screen.perturbations[-3:])
+    assert list(few.index) == list(whole.index)
+    assert few.loc[absent, list(METRICS)].isna().all(axis=None)
+    pd.testing.assert_frame_equal(few[~absent].drop(columns="trial_id"), whole[~absent].drop(columns="trial_id"))
+
+
+def test_absent_predictions_are_counted(screen, data, tmp_path):
+    held_out = [name for name, fold in zip(data.perturbations, data.folds, strict=True) if fold == 0]
+    kept = [name not in held_out for name in screen.perturbations]
+    few = Screen.with_perturbations(
+        screen, [name for name, keep in zip(screen.perturbations, kept, strict=True) if keep]
+    )
+    path = written(tmp_path / "p.h5ad", few, observed(few))
+    plan = Plan("test", data, 3, 1, tmp_path, 3600.0, external={"elsewhere": External(path, "f")})
+    for fold, n_absent in ((0, len(held_out)), (1, 0)):
+        trial = run_trial(plan, Job("elsewhere", 15, fold, ModelSettings()), CPU)["trial"]
+        assert (trial["status"], trial["n_absent"]) == ("ok", n_absent), trial["error"]
+
+
 def test_one_row_of_each_perturbation_is_its_mean(screen, data, tmp_path):
     means = [sp.csr_matrix(cells.mean(axis=0), dtype=np.float32) for cells in observed(screen)]
     found = scores(data, written(tmp_path / "p.h5ad", screen, means))
@@ -93,8 +120,8 @@ def test_what_cannot_be_scored_is_refused_by_name(screen, tmp_path):
     control_mean = np.asarray(screen.control.mean(axis=0)).reshape(-1)
     asked = screen.genes, screen.perturbations, control_mean
 
-    with pytest.raises(InputError, match=rf"nothing of 2 of the screen's 90 .*{screen.perturbations[-1]}"):
-        read_external(written(tmp_path / "few.h5ad", screen, observed(screen)[:-2]), *asked)
+    with pytest.raises(InputError, match=rf"none of the screen's perturbations: it has {screen.perturbations[0]}"):
+        read_external(written(tmp_path / "s.h5ad", screen, observed(screen)), screen.genes, ["X1", "X2"], control_mean)
     with pytest.raises(InputError, match=rf"lacks 1 of the screen's 200 genes: {screen.genes[0]}"):
         read_external(written(tmp_path / "genes.h5ad", screen, observed(screen), np.arange(1, 200)), *asked)
     path = written(tmp_path / "scale.h5ad", screen, observed(screen))

@@ -127,7 +127,7 @@ def plans(tmp_path_factory) -> dict[int, Plan]:
     out = tmp_path_factory.mktemp("out")
 
     def plan(n_folds: int) -> Plan:
-        data = prepare(StudyOptions(out=out, folds=n_folds), [5, 35], apart=[5])
+        data = prepare(StudyOptions(out=out, folds=n_folds), [5, 35], apart=[5], with_coexpression=True)
         return Plan("test", data, n_folds, 1, Path("unused"), 3600.0)
 
     return {n_folds: plan(n_folds) for n_folds in (2, 30)}
@@ -155,6 +155,14 @@ def test_weights_of_the_losses_are_seen(plans, ce, wass):
 def test_methods_on_sums_need_what_was_forecast_and_not_much_less(plans, method, batch_size):
     settings = ModelSettings(epochs=1, hidden=(8,), batch_size=batch_size)
     measured, forecast = measured_and_forecast(plans[2], Job(method, 5, 0, settings))
+    assert measured <= forecast <= 1.3 * measured
+
+
+@pytest.mark.parametrize("batch_size", [2, 45])
+def test_gears_needs_what_was_forecast_and_not_much_less(plans, batch_size):
+    measured, forecast = measured_and_forecast(
+        plans[2], Job("GEARS", 5, 0, ModelSettings(epochs=1, batch_size=batch_size))
+    )
     assert measured <= forecast <= 1.3 * measured
 
 

@@ -109,7 +109,7 @@ def test_clusters_are_held_out_where_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("options", "wrong", "named"),
     [
-        (Methods, {"methods": ("MLP+Hist", "GEARS")}, "--methods GEARS: give some of .*MLP\\+Hist"),
+        (Methods, {"methods": ("MLP+Hist", "CPA")}, "--methods CPA: give some of .*MLP\\+Hist"),
         (Methods, {"bins": 1}, "--bins 1"),
         (Methods, {"external": ("scGPT",)}, "--external scGPT: give NAME=FILE"),
         (Methods, {"external": ("MLP+Hist=p.h5ad",)}, "the name none of ours"),

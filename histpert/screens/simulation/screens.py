@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,11 +19,13 @@ from jaxtyping import Int
 
 from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
+from histpert.gene_sets import write_gene_sets
 from histpert.results import write_atomically
 from histpert.screens.reading import LIBRARY_SIZE
 from histpert.screens.screen import Screen, group_cells
 from histpert.screens.simulation.cells import SCREEN, SimulatedCells, assign_cells, draw_cells
 from histpert.screens.simulation.drawing import SOURCES, draw_screen
+from histpert.screens.simulation.gene_sets import simulated_gene_sets
 from histpert.screens.simulation.parameters import CONTROL
 from histpert.screens.simulation.settings import Simulation
 from histpert.screens.simulation.truth import ScreenTruth
@@ -72,7 +75,8 @@ def write_screen(
     """Simulate a screen into an `.h5ad` file, in bounded memory.
 
     `X` has the raw counts, `obs` the columns `perturbation` and `library_size`. Beside `NAME.h5ad` come the parameters
-    that truth is asked of, `NAME.truth.npz`, and embeddings, `NAME.good.npz`, `NAME.poor.npz`, `NAME.permuted.npz`.
+    that truth is asked of, `NAME.truth.npz`, embeddings, `NAME.good.npz`, `NAME.poor.npz`, `NAME.permuted.npz`, and
+    gene sets that tell what each of these does, `NAME.good.gmt`, ...
 
     Args:
         path: The `.h5ad` file, which must not exist, nor those beside it.
@@ -81,7 +85,7 @@ def write_screen(
         on_progress: Told the number of cells after each block of them.
 
     Returns:
-        What was written: `screen`, `truth`, and the three embeddings.
+        What was written: `screen`, `truth`, the three embeddings and their `... gene sets`.
 
     Raises:
         InputError: The path is no place for new files, or the disk is full.
@@ -89,8 +93,11 @@ def write_screen(
     if path.suffix != ".h5ad":
         raise InputError(f"{path}: name a file that ends in .h5ad")
     paths = {"screen": path} | {kind: path.with_suffix(f".{kind}.npz") for kind in ("truth", *SOURCES)}
+    paths |= {f"{source} gene sets": path.with_suffix(f".{source}.gmt") for source in SOURCES}
     truth, embeddings = draw_screen(seed, simulation or Simulation())
     small = {"truth": truth.save} | {source: table.save for source, table in embeddings.items()}
+    for source, table in embeddings.items():
+        small[f"{source} gene sets"] = partial(write_gene_sets, sets=simulated_gene_sets(table, seed))
     in_place: list[Path] = []
 
     def write(beside: Path) -> None:
