@@ -24,6 +24,7 @@ HOLDS = {
     "reference": "cells per bin of the reference that CRPS is taken from: per perturbation and gene",
     "counts": "cells per bin: per perturbation and range",
     "apart": "cells near zero and beyond a range of training, one by one: per perturbation",
+    "cells": "log-normalized expression: per cell and gene",
     "coexpression": "each gene's most correlated genes over training cells: per fold and gene",
     "replicates": "bootstrap replicates of the sums of powers: per perturbation and gene",
 }

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from histpert.cell_sums import CellSums
+from histpert.grouped_expression import GroupedExpression
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.store import FoldCounts, HistogramStore
 from histpert.metrics import HeldOut
@@ -61,6 +62,7 @@ def training_targets(
         spread=lambda: CellSpread(groups, moments, device),
         control_spread=lambda: CellSpread(control, moments, device)[one][0],
         coexpression=counts.coexpression,
+        expression=lambda: GroupedExpression(*counts.cells(), groups, device),
     )
 
 

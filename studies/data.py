@@ -69,6 +69,7 @@ def prepare(
     apart: Sequence[int] = (),
     n_replicates: int = 0,
     with_coexpression: bool = False,
+    with_cells: bool = False,
 ) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
@@ -81,6 +82,7 @@ def prepare(
         n_replicates: Bootstrap replicates of moments that the store must have, `N_REPLICATES` where a study needs
             them; without them the columns of the results that need them are empty.
         with_coexpression: Whether the store must have the most correlated genes of each gene, as GEARS needs them.
+        with_cells: Whether it must have all cells one by one, as models of whole cells need them.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
@@ -97,7 +99,7 @@ def prepare(
             folds = assign_cluster_folds(vectors, n_folds, options.model.seed)
         else:
             folds = assign_folds(screen.perturbations, n_folds, options.model.seed)
-        stored = bin_counts, progress, options.cache, n_replicates, apart, with_coexpression
+        stored = bin_counts, progress, options.cache, n_replicates, apart, with_coexpression, with_cells
         store = open_or_build(options.store, screen, folds, *stored)
     data = StudyData(
         screen=screen.name,

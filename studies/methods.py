@@ -16,7 +16,7 @@ from analysis.methods import draw_methods
 from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.external import read_external
-from histpert.models import METHODS
+from histpert.models import METHODS, WHOLE_CELLS
 from studies.data import N_REPLICATES, StudyData, check_writable, prepare
 from studies.engine import run_study
 from studies.gene_graph import ON_GRAPH, say_absent, with_gene_graph
@@ -27,14 +27,16 @@ from studies.trial import open_store
 NAME = "methods"
 SUBJECT = "MLP+Hist"
 OF_ALL = (OBSERVED, CEILING)
+DEFAULT = tuple(method for method in METHODS if method not in WHOLE_CELLS)
 
 
 @dataclass(frozen=True)
 class Methods(StudyOptions):
     """Options of the comparison."""
 
-    methods: tuple[str, ...] = tuple(METHODS)
-    """Methods to run beside MLP+Hist, which all are compared with."""
+    methods: tuple[str, ...] = DEFAULT
+    """Methods to run beside MLP+Hist, which all are compared with. Not among them by default: CellTARNet, a model of
+    whole cells, which takes many times as long."""
     bins: int = 15
     """Number of bins, the same for all."""
     external: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class Methods(StudyOptions):
             if self.screen == SIMULATED:
                 raise InputError("--gene-sets goes with --screen: the simulated screen has gene sets of its own")
             object.__setattr__(self, "gene_sets", absolute(self.gene_sets, "--gene-sets"))
-        elif self.screen != SIMULATED and self.methods != tuple(METHODS) and {*self.methods} & {*ON_GRAPH}:
+        elif self.screen != SIMULATED and self.methods != DEFAULT and {*self.methods} & {*ON_GRAPH}:
             raise InputError(f"--methods {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes")
         for given in self.external:
             name, _, file = given.partition("=")
@@ -104,6 +106,7 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
         n_replicates=N_REPLICATES,
         apart=[options.bins],
         with_coexpression=bool(on_graph),
+        with_cells=bool({*wanted} & {*WHOLE_CELLS}),
     )
     of_method = {method: with_gene_graph(data, options.gene_sets, options) for method in on_graph}
     external = options.read_external(data)

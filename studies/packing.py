@@ -6,10 +6,12 @@ from math import ceil
 
 import numpy as np
 
+from histpert.celltarnet.settings import FlowSettings
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
 from histpert.metrics.held_out import SCORED_AT_ONCE
-from histpert.models import gears
+from histpert.models import WHOLE_CELLS, celltarnet, gears
+from histpert.models.celltarnet import CellSettings
 from histpert.models.mlp_hist import n_parameters
 from studies.plan import Job, Plan
 
@@ -46,6 +48,10 @@ ON_MOMENTS = ("GEARS",)
 
 GEARS_ARRAYS = 10
 """Of GEARS, arrays of the width of its embeddings per perturbation and gene in a step."""
+
+ENCODER_ARRAYS, FLOW_ARRAYS, SAMPLE_ARRAYS = 14, (20, 9), 8
+"""Of CellTARNet, arrays of the width of a token: in a layer of the encoder, in a layer of a block and beside a block's
+layers; and numbers of each gene of a sampled cell."""
 
 SUMS = 4
 """Numbers of 8 bytes per perturbation and gene that these read; others read one of them, the mean."""
@@ -87,6 +93,8 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
 
     of_bins, of_genes = SCORING_ARRAYS
     scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
+    if job.method in WHOLE_CELLS:
+        return throughout + _whole_cells(job, store, n_features, min(job.settings.batch_size, n_training)) + scored
     if job.method in ON_MOMENTS:
         weights = WEIGHT * gears.n_parameters(n_features, n_genes)
         step = 4 * min(job.settings.batch_size, n_training) * n_genes * gears.WIDTH * GEARS_ARRAYS
@@ -97,6 +105,23 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     array = 4 * min(job.settings.batch_size, n_training) * n_genes
     loss, step = 3 * weights + loss_arrays * array, 4 * weights + STEP_ARRAYS * outputs * array
     return throughout + max(loss, step, 2 * weights + scored)
+
+
+def _whole_cells(job: Job, store: HistogramStore, n_features: int, batch_size: int) -> int:
+    """Cells, weights, and arrays of a step or of what is sampled."""
+    flow = job.settings.flow if isinstance(job.settings, CellSettings) else FlowSettings()
+    n_genes, n_cells = len(store.genes), int(store.moments.n_cells.sum())
+    weights = WEIGHT * celltarnet.n_parameters(n_features, n_genes, flow)
+    in_step = batch_size * flow.cells_per_perturbation * (1 + bool(flow.denoise_weight))
+    contrasted = bool(flow.contrast_weight) * 6 * min(flow.contrast_cells, batch_size)
+    of_flow = flow.blocks * (flow.layers * FLOW_ARRAYS[0] + FLOW_ARRAYS[1])
+    tokens = 4 * (n_genes + 2) * flow.width
+    step = tokens * (in_step * flow.context_layers * ENCODER_ARRAYS + (in_step + contrasted) * of_flow)
+    at_once = min(SCORED_AT_ONCE * flow.samples, celltarnet.SAMPLED_AT_ONCE)
+    sampled = tokens * at_once * (ENCODER_ARRAYS + 4 * flow.layers)
+    masks = flow.blocks * n_genes * (n_genes + 1)
+    samples = 8 * SCORED_AT_ONCE * flow.samples * n_genes * SAMPLE_ARRAYS
+    return 4 * n_cells * n_genes + 4 * weights + masks + max(step, sampled, samples)
 
 
 def trial_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:

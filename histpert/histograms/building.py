@@ -19,7 +19,7 @@ from histpert.histograms.cells_apart import apart_file
 from histpert.histograms.coexpression import COEXPRESSION
 from histpert.histograms.folders import Folder, LocalFolder, folder_at
 from histpert.histograms.remote import Cache, RemoteFolder
-from histpert.histograms.store import FORMAT, HistogramStore, counts_file, read_manifest, replicates_file, sealed
+from histpert.histograms.store import CELLS, FORMAT, HistogramStore, counts_file, read_manifest, replicates_file, sealed
 from histpert.histograms.writing import StoreWriter
 from histpert.results import write_json
 from histpert.screens.screen import GroupedCells
@@ -38,6 +38,7 @@ def open_or_build(
     n_replicates: int = 0,
     apart: Iterable[int] = (),
     with_coexpression: bool = False,
+    with_cells: bool = False,
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
@@ -54,6 +55,7 @@ def open_or_build(
         n_replicates: Bootstrap replicates of the moments that the store must have, for estimates of noise.
         apart: Bin counts at which it must have the cells that likelihoods of densities need one by one.
         with_coexpression: Whether it must have the most correlated genes of each gene.
+        with_cells: Whether it must have all cells one by one.
 
     Raises:
         InputError: The folder cannot be written.
@@ -63,7 +65,9 @@ def open_or_build(
     identity = hashlib.sha256(f"{FORMAT} {fingerprint} {folds.tolist()}".encode()).hexdigest()[:16]
     folder = folder_at(root, cache) / f"{screen.name}-{identity}"
     path = folder.path if isinstance(folder, LocalFolder) else folder.cache.folder / "building" / identity
-    wanted = _Wanted(tuple(sorted(set(bin_counts))), n_replicates, tuple(sorted(set(apart))), with_coexpression)
+    wanted = _Wanted(
+        tuple(sorted(set(bin_counts))), n_replicates, tuple(sorted(set(apart))), with_coexpression, with_cells
+    )
     if not any(wanted.lacking(folder)):
         if isinstance(folder, LocalFolder):
             with suppress(OSError):  # one may read what one may not write
@@ -98,6 +102,7 @@ class _Wanted(NamedTuple):
     n_replicates: int
     apart: tuple[int, ...]
     coexpression: bool
+    cells: bool
 
     def lacking(self, folder: Folder) -> _Wanted:
         """What of it is not there."""
@@ -107,6 +112,7 @@ class _Wanted(NamedTuple):
             0 if replicates_file(self.n_replicates) in files else self.n_replicates,
             tuple(n_bins for n_bins in self.apart if apart_file(n_bins) not in files),
             self.coexpression and COEXPRESSION not in files,
+            self.cells and CELLS not in files,
         )
 
 
@@ -181,4 +187,6 @@ def _build(
         made += [writer.write_replicates(lacking.n_replicates)]
     if lacking.coexpression:
         made += [writer.write_coexpression()]
+    if lacking.cells:
+        made += [writer.write_cells()]
     return writer.checksums(made)

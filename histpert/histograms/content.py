@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from histpert.histograms.coexpression import COEXPRESSION
 from histpert.histograms.counting import GroupMoments
 from histpert.histograms.edges import bin_edges
 from histpert.histograms.ranges import NO_FOLD, Ranges
-from histpert.histograms.store import MOMENTS, POWER_SUMS, apart_of, array_of, moments_of
+from histpert.histograms.store import CELLS, MOMENTS, POWER_SUMS, apart_of, array_of, moments_of
 
 __all__ = ["Content"]
 
@@ -75,6 +76,9 @@ class Content:
         if name == COEXPRESSION:
             yield from self._of_coexpression(table)
             return
+        if name == CELLS:
+            yield from self._of_cells(table)
+            return
         labels = {
             "perturbation": self._groups,
             "fold": [None, *self._folds.tolist()],
@@ -125,6 +129,23 @@ class Content:
             yield "a gene is not the first of its own neighbors"
         if not (np.diff(np.abs(correlation), axis=-1) <= 0).all() or not (np.abs(correlation) <= 1).all():
             yield "correlations are not from 1 to -1, by falling size"
+
+    def _of_cells(self, table: pa.Table) -> Iterator[str]:
+        """As many as there are of each group, with its sums."""
+        group, expression = table["group"].to_numpy(), array_of(table, "expression")
+        if expression.shape[1] != len(self._genes):
+            raise ValueError(f"cells have {expression.shape[1]} genes")
+        if not np.array_equal(group, np.repeat(np.arange(len(self._groups)), self._n_cells)):
+            yield "its column group is not that of manifest.json"
+            return
+        sums = moments_of(self._tables["moments.arrow"]).power_sums[0] if "moments.arrow" in self._tables else None
+        bounds = np.cumsum([0, *self._n_cells])
+        for number, (first, end) in enumerate(pairwise(bounds)):
+            found = expression[first:end].sum(axis=0, dtype=np.float64)
+            if not np.isfinite(found).all():
+                yield f"a value is no number: under {self._groups[number]}"
+            elif sums is not None and not np.allclose(found, sums[number], rtol=1e-6, atol=1e-9):
+                yield f"the mean is not that of moments.arrow: under {self._groups[number]}"
 
     def _of_moments(self, table: pa.Table, failures: _Failures) -> None:
         columns, gene = [array_of(table, name) for name in MOMENTS], np.arange(len(self._genes))

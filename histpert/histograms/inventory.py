@@ -20,7 +20,7 @@ __all__ = ["LOCK", "MANIFEST", "Entry", "entry_at", "is_locked", "is_ours", "sto
 
 LOCK, MANIFEST = "lock", "manifest.json"
 
-_ARROW = r"(moments|ranges|reference|coexpression|counts_B\d+(_fold\d+)?|replicates_R\d+|apart_B\d+)\.arrow"
+_ARROW = r"(moments|ranges|reference|coexpression|cells|counts_B\d+(_fold\d+)?|replicates_R\d+|apart_B\d+)\.arrow"
 _OURS = re.compile(rf"{LOCK}|{re.escape(MANIFEST)}|{_ARROW}|\.({_ARROW}|{re.escape(MANIFEST)})\.\d+\.[0-9a-f]{{8}}")
 _FOLDER = re.compile(r"(.*-)?[0-9a-f]{16}")
 _ENTRIES = {"format": int, "screen": str, "fingerprint": str, "files": dict}

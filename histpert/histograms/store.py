@@ -31,6 +31,7 @@ from histpert.histograms.ranges import NO_FOLD, Ranges
 from histpert.threads import for_each
 
 __all__ = [
+    "CELLS",
     "FORMAT",
     "MOMENTS",
     "POWER_SUMS",
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 FORMAT = 4
+
+CELLS = "cells.arrow"
+"""The file of all cells one by one, which models of whole cells train on."""
 
 POWER_SUMS = ("sum_1", "sum_2", "sum_3", "sum_4")
 MOMENTS = (*POWER_SUMS, "minimum", "maximum", "n_detected")
@@ -76,6 +80,7 @@ class FoldCounts:
         reference_centers: Centres of the reference's bins; the first is each gene's smallest value over all cells.
         apart: Reads the cells that are kept one by one at this bin count.
         coexpression: Reads the most correlated genes of each gene over training cells.
+        cells: Reads the expression of all cells, group after group, and the first of each group.
     """
 
     edges: BinEdges
@@ -89,6 +94,7 @@ class FoldCounts:
     reference_centers: Float[np.ndarray, "gene reference"]
     apart: Callable[[], CellsApart]
     coexpression: Callable[[], Coexpression]
+    cells: Callable[[], tuple[Float[np.ndarray, "cell gene"], Int[np.ndarray, "bound"]]]
 
     @property
     def control_counts(self) -> Int[np.ndarray, "gene bin"]:
@@ -188,6 +194,7 @@ class HistogramStore:
             reference_centers=bin_edges(*ranges.of_fold(NO_FOLD), REFERENCE_BINS).centers,
             apart=partial(self._apart, n_bins),
             coexpression=partial(self._coexpression, fold),
+            cells=self.cells,
         )
 
     @cached_property
@@ -204,6 +211,15 @@ class HistogramStore:
     def _apart(self, n_bins: int) -> CellsApart:
         """Views of the mapped file."""
         return apart_of(self._table(apart_file(n_bins)))
+
+    def cells(self) -> tuple[Float[np.ndarray, "cell gene"], Int[np.ndarray, "bound"]]:
+        """Log-normalized expression of all cells, group after group, and the first of each group; views of the file."""
+        return array_of(self._table(CELLS), "expression"), np.cumsum([0, *self.moments.n_cells])
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether it has them."""
+        return CELLS in self._files
 
     def _coexpression(self, fold: int) -> Coexpression:
         """Views of the mapped file."""

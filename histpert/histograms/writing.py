@@ -24,6 +24,7 @@ from histpert.histograms.folders import checksum_of
 from histpert.histograms.group_files import Column, group_file
 from histpert.histograms.ranges import NO_FOLD, Ranges
 from histpert.histograms.store import (
+    CELLS,
     FORMAT,
     MOMENTS,
     POWER_SUMS,
@@ -154,6 +155,21 @@ class StoreWriter:
         _write(self._path / COEXPRESSION, table)
         return COEXPRESSION
 
+    def write_cells(self) -> str:
+        """Write the expression of all cells, a row each; returns the name of the file."""
+        n_cells = self._screen.n_cells
+        start, group = np.cumsum([0, *n_cells]), np.repeat(np.arange(len(n_cells)), n_cells)
+        columns = {"expression": Column(np.float32, (len(self._screen.genes),))}
+        labels = {"group": pa.array(group, pa.int32())}
+        with group_file(self._path / CELLS, labels, columns, self._about) as write:
+
+            def put(group: int, cells: sp.csr_matrix) -> None:
+                for row, values in enumerate(cells.toarray(), start=int(start[group])):
+                    write(row, {"expression": values})
+
+            self._for_each_group("cells", _as_they_are, put)
+        return CELLS
+
     def _for_each_group(
         self, stage: str, work: Callable[[sp.csr_matrix], Result], write: Callable[[int, Result], object]
     ) -> None:
@@ -174,6 +190,10 @@ class StoreWriter:
 def _write(path: Path, table: pa.Table) -> None:
     with written_atomically(path) as beside, pa.ipc.new_file(str(beside), table.schema) as file:
         file.write_table(table)
+
+
+def _as_they_are(cells: sp.csr_matrix) -> sp.csr_matrix:
+    return cells
 
 
 def _nested(array: np.ndarray) -> pa.Array:

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 
+from histpert.models.celltarnet import CellTARNet
 from histpert.models.control_hist import ControlHist
 from histpert.models.gears import GEARS
 from histpert.models.gp_hist import GPHist
@@ -19,7 +20,7 @@ from histpert.models.regression import GaussianProcess, Ridge
 from histpert.models.truncated import TruncatedGaussian, ZeroInflatedTruncatedGaussian
 from histpert.settings import ModelSettings
 
-__all__ = ["METHODS", "Method", "ModelSettings", "TrainingSet"]
+__all__ = ["METHODS", "WHOLE_CELLS", "Method", "ModelSettings", "TrainingSet"]
 
 METHODS: Mapping[str, type[Method]] = {
     "Ctrl Hist": ControlHist,
@@ -36,5 +37,9 @@ METHODS: Mapping[str, type[Method]] = {
     "Ridge": Ridge,
     "GP": GaussianProcess,
     "GEARS": GEARS,
+    "CellTARNet": CellTARNet,
 }
-"""Those of histograms first."""
+"""Those of histograms first, then those of means, and those of whole cells, which take many times as long."""
+
+WHOLE_CELLS = ("CellTARNet",)
+"""Methods that are trained on cells one by one."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from histpert.cells import CellRows, Cells
 from histpert.checkpoints import Checkpoint
 from histpert.coexpression import Coexpression
+from histpert.grouped_expression import GroupedExpression
 from histpert.predictions import Prediction
 from histpert.settings import ModelSettings
 
@@ -50,6 +51,7 @@ class TrainingSet:
         spread: Reads the second, third and fourth central moments of the cells of each perturbation.
         control_spread: Reads those of the control cells.
         coexpression: Reads the most correlated genes of each gene.
+        expression: Reads the cells of control and of each perturbation.
     """
 
     embeddings: Float[Tensor, "perturbation feature"]
@@ -65,6 +67,7 @@ class TrainingSet:
     spread: Callable[[], Rows]
     control_spread: Callable[[], Float[Tensor, "3 gene"]]
     coexpression: Callable[[], Coexpression]
+    expression: Callable[[], GroupedExpression]
 
 
 class Method(Protocol):

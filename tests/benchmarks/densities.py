@@ -137,6 +137,7 @@ def training() -> TrainingSet:
         spread=lambda: None,  # pyright: ignore
         control_spread=lambda: None,  # pyright: ignore
         coexpression=lambda: None,  # pyright: ignore
+        expression=lambda: None,  # pyright: ignore
     )
 
 

@@ -285,6 +285,7 @@ def norman_fold(seed: int, device: torch.device) -> TrainingSet:
         spread=lambda: None,  # pyright: ignore
         control_spread=lambda: None,  # pyright: ignore
         coexpression=lambda: None,  # pyright: ignore
+        expression=lambda: None,  # pyright: ignore
     )
 
 

@@ -31,6 +31,7 @@ with FileLock(sys.argv[1]):
 """
 NAMES = [
     "apart_B8.arrow",
+    "cells.arrow",
     "coexpression.arrow",
     "counts_B5.arrow",
     "counts_B8.arrow",
@@ -51,6 +52,7 @@ def made(tmp_path_factory):
         n_replicates=3,
         apart=[8],
         with_coexpression=True,
+        with_cells=True,
     ).folder.path
 
 
@@ -235,8 +237,8 @@ def test_show_of_what_is_no_store(store, root, said):
 
 
 def test_verify_of_sound_stores(store, root, said):
-    assert said("verify", root) == (0, [f"{store.name}: ok (8 files)"])
-    assert said("verify", store, root) == (0, [f"{store}: ok (8 files)", f"{store.name}: ok (8 files)"])
+    assert said("verify", root) == (0, [f"{store.name}: ok (9 files)"])
+    assert said("verify", store, root) == (0, [f"{store}: ok (9 files)", f"{store.name}: ok (9 files)"])
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
@@ -260,7 +262,7 @@ def test_verify_goes_on_after_a_damaged_store(store, root, said):
     assert lines == [
         "left-0123456789abcdef: unfinished: not verified",
         f"{store.name}: moments.arrow: missing",
-        f"{sound.name}: ok (8 files)",
+        f"{sound.name}: ok (9 files)",
     ]
 
 
@@ -361,6 +363,8 @@ UNTRUE = {
     "apart": ("apart_B8.arrow", with_apart("value", 0, 0.8), "a cell is not to be kept apart"),
     "apart of no gene": ("apart_B8.arrow", with_apart("gene", 0, 99), "a gene's number is not one of manifest.json"),
     "apart beyond": ("apart_B8.arrow", with_apart("value", 0, 1e9), "a value is beyond the extremes"),
+    "cell": ("cells.arrow", with_values("expression", (45, 2), 3.0), "the mean is not that of moments.arrow: under P0"),
+    "cell nan": ("cells.arrow", with_values("expression", (45, 2), np.nan), "a value is no number: under P0"),
     "first neighbor": ("coexpression.arrow", with_values("neighbor", (1, 4, 0), 5), "is not the first of its own"),
     "no neighbor": ("coexpression.arrow", with_values("neighbor", (1, 4, 3), 99), "a gene's number is not one of"),
     "correlation": ("coexpression.arrow", with_values("correlation", (1, 4, 1), 1.5), "are not from 1 to -1, by"),

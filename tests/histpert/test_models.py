@@ -10,6 +10,7 @@ import torch
 from histpert.cell_sums import CellSums
 from histpert.coexpression import Coexpression
 from histpert.errors import InputError
+from histpert.grouped_expression import GroupedExpression
 from histpert.histograms import BinEdges, group_moments, open_or_build
 from histpert.histograms.cells_apart import CellsApart, limits
 from histpert.losses import wasserstein1
@@ -49,6 +50,18 @@ def cells_of(masses, lower, width, n_cells=50):
     return CellSums(np.arange(len(masses)), moments, apart, edges, torch.device("cpu"), torch.float32)
 
 
+def expression_of(masses, control, centres, n_cells=40):
+    """Cells in the centres of bins, drawn as the masses say."""
+    random = np.random.default_rng(0)
+    groups = torch.cat([control[None], masses])
+    below = groups.cumsum(-1).numpy()[:, None] < random.random((len(groups), n_cells, masses.shape[1], 1))
+    places = torch.from_numpy(below.sum(-1)).clamp(max=masses.shape[-1] - 1)
+    gene = torch.arange(masses.shape[1])
+    cells = centres.expand(masses.shape[1:])[gene, places].flatten(0, 1).numpy().astype(np.float32)
+    start, numbers = np.arange(len(groups) + 1) * n_cells, np.arange(1, len(groups))
+    return GroupedExpression(cells, start, numbers, torch.device("cpu"))
+
+
 def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
     """Histograms that follow from the embeddings without noise."""
     generator = torch.Generator().manual_seed(0)
@@ -76,6 +89,7 @@ def problem(n_perturbations=24, n_genes=6, n_bins=7, n_features=8):
         control_cells=lambda: cells_of(control.softmax(-1)[None], lower, width)[one],
         spread=lambda: spread(masses),
         control_spread=lambda: spread(control.softmax(-1)),
+        expression=lambda: expression_of(masses, control.softmax(-1), centres),
         coexpression=lambda: Coexpression(np.arange(n_genes)[:, None], np.ones((n_genes, 1), dtype=np.float32)),
     )
 

@@ -71,7 +71,10 @@ def side(path: Path) -> Side:
     screen = read_screen(path, ReadOptions(min_control_detection=0.3))
     folds = assign_folds(screen.perturbations, N_FOLDS, 0)
     return Side(
-        screen, open_or_build(path.parent / "stores", screen, folds, (5, 15), apart=(5, 15), with_coexpression=True)
+        screen,
+        open_or_build(
+            path.parent / "stores", screen, folds, (5, 15), apart=(5, 15), with_coexpression=True, with_cells=True
+        ),
     )
 
 
@@ -106,7 +109,7 @@ def unlike(left: dict[str, Any], right: dict[str, Any]) -> set[str]:
 
 def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
     """All that a fold's training reads."""
-    read = {"spread", "control_spread", "coexpression"}
+    read = {"spread", "control_spread", "coexpression", "expression"}
     names = [field.name for field in fields(training) if field.name not in read]
     return {
         "lower": counts.edges.lower,
@@ -119,6 +122,8 @@ def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
         "spread": every(training.spread()),
         "control spread": training.control_spread(),
         **training.coexpression()._asdict(),
+        "expression of control": training.expression().of_control(),
+        **{f"expression of {number}": training.expression().of(number) for number in range(len(counts.training))},
         **{f"cells {name}": values for name, values in every(training.cells())._asdict().items()},
         **{f"control cells {name}": values for name, values in training.control_cells()._asdict().items()},
     }
@@ -140,7 +145,7 @@ def outcome(side: Side, method: str, fold: int, n_bins: int, epochs: int) -> dic
     losses = list(model.fit(training))
     weights = model.network.state_dict() if hasattr(model, "network") else {}
     predicted = model.predict(torch.from_numpy(VECTORS[counts.held_out]))
-    assert bool(weights) == (method.startswith("MLP") or method.endswith("TG") or method == "GEARS")
+    assert bool(weights) == (method.startswith("MLP") or method.endswith("TG") or method in ("GEARS", "CellTARNet"))
     assert torch.isfinite(predicted.moments.mean).all()
     return {
         "losses": np.array([loss.item() for loss in losses]),

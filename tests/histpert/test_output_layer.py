@@ -97,6 +97,7 @@ def test_nothing_of_a_training_is_left_in_the_network():
         spread=lambda: None,
         control_spread=lambda: None,
         coexpression=lambda: None,
+        expression=lambda: None,
     )
     model = MLPHist(ModelSettings(epochs=2, hidden=HIDDEN))
     losses = list(model.fit(training))

@@ -34,6 +34,7 @@ def training_set(n_perturbations: int, seed: int, dtype: torch.dtype = torch.flo
         spread=lambda: None,
         control_spread=lambda: None,
         coexpression=lambda: None,
+        expression=lambda: None,
     )
 
 

@@ -10,13 +10,12 @@ import torch
 from analysis.paired import compared
 from histpert.errors import InputError
 from histpert.gene_sets import gene_graph, write_gene_sets
-from histpert.models import METHODS
 from histpert.results import METRICS
 from histpert.screens.simulation import PRESETS, write_screen
 from histpert.settings import ModelSettings
 from studies.data import StudyData, prepare
 from studies.gene_graph import with_gene_graph
-from studies.methods import Methods
+from studies.methods import DEFAULT, Methods
 from studies.options import StudyOptions
 from studies.plan import Job, Plan
 from studies.trial import run_trial
@@ -78,7 +77,7 @@ def test_options_that_do_not_go_together_are_refused(tmp_path):
         Methods(gene_sets=tmp_path / "s.gmt")
     with pytest.raises(InputError, match="--methods GEARS: needs --gene-sets"):
         Methods(screen="s.h5ad", embeddings=(tmp_path / "e.npz",), methods=("GEARS", "Ridge"))
-    assert set(Methods(screen="s.h5ad", embeddings=(tmp_path / "e.npz",)).methods) == set(METHODS)
+    assert set(Methods(screen="s.h5ad", embeddings=(tmp_path / "e.npz",)).methods) == set(DEFAULT)
 
 
 SIZES = {

@@ -16,8 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from histpert import targets
+from histpert.celltarnet.settings import FlowSettings
 from histpert.losses import composed_loss
-from histpert.models import METHODS, mlp_hist
+from histpert.models import METHODS, WHOLE_CELLS, mlp_hist
+from histpert.models.celltarnet import CellSettings
 from histpert.observed_cells import HeldOutCells
 from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
@@ -127,7 +129,9 @@ def plans(tmp_path_factory) -> dict[int, Plan]:
     out = tmp_path_factory.mktemp("out")
 
     def plan(n_folds: int) -> Plan:
-        data = prepare(StudyOptions(out=out, folds=n_folds), [5, 35], apart=[5], with_coexpression=True)
+        data = prepare(
+            StudyOptions(out=out, folds=n_folds), [5, 35], apart=[5], with_coexpression=True, with_cells=True
+        )
         return Plan("test", data, n_folds, 1, Path("unused"), 3600.0)
 
     return {n_folds: plan(n_folds) for n_folds in (2, 30)}
@@ -166,7 +170,14 @@ def test_gears_needs_what_was_forecast_and_not_much_less(plans, batch_size):
     assert measured <= forecast <= 1.3 * measured
 
 
-@pytest.mark.parametrize("method", [OBSERVED, *METHODS])
+@pytest.mark.parametrize("batch_size", [4, 45])
+def test_whole_cells_need_what_was_forecast_and_not_much_less(plans, batch_size):
+    settings = CellSettings(epochs=1, batch_size=batch_size, flow=FlowSettings(samples=2))
+    measured, forecast = measured_and_forecast(plans[30], Job("CellTARNet", 5, 0, settings))
+    assert measured <= forecast <= 1.6 * measured
+
+
+@pytest.mark.parametrize("method", [OBSERVED, *(method for method in METHODS if method not in WHOLE_CELLS)])
 def test_no_method_needs_more(plans, method):
     measured, forecast = measured_and_forecast(plans[2], Job(method, 5, 0, ModelSettings(epochs=1, hidden=(8,))))
     assert measured <= forecast

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from histpert.errors import InputError
-from histpert.models import METHODS
 from histpert.screens import PRESETS, assign_cluster_folds, simulate_screen
 from histpert.settings import weight_triples
 from studies.data import prepare, with_permuted_embeddings
 from studies.loss_weights import LossWeights
-from studies.methods import Methods
+from studies.methods import DEFAULT, Methods
 from studies.open_choices import OpenChoices
 from studies.open_choices import main as open_choices
 from studies.options import StudyOptions
@@ -44,7 +43,7 @@ def ran(script, tmp_path_factory):
 @ray
 def test_every_method_runs_on_the_same_folds_between_floor_and_ceiling(ran):
     trials, rows, written = ran("methods")
-    assert set(trials["method"]) == {*METHODS, "Observed Hist", "Ceiling"}
+    assert set(trials["method"]) == {*DEFAULT, "Observed Hist", "Ceiling"}
     assert set(trials["status"]) == {"ok"}
     held_out = rows.groupby("method")["perturbation"].apply(sorted)
     assert held_out.map(tuple).nunique() == 1
