@@ -21,6 +21,7 @@ class Metric:
         higher_is_better: Which way is better.
         target: The value to come near, where neither direction is better.
         needs_replicates: Whether it is worked out only in studies that ask for bootstrap replicates of the cells.
+        needs_cells: Whether it is worked out only in studies that ask for the cells one by one.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Metric:
     higher_is_better: bool = False
     target: float | None = None
     needs_replicates: bool = False
+    needs_cells: bool = False
 
 
 def _top(n_top: int) -> Metric:
@@ -113,6 +115,21 @@ METRICS: Mapping[str, Metric] = {
     "energy_distance": Metric(
         "Energy distance, squared, unbiased",
         "any value, 0 for the true distributions; twice the CRPS less what the cells' own spread adds, over genes",
+    ),
+    "edistance": Metric(
+        "E-distance of whole cells",
+        "any value, 0 for the true distribution; 2 E|X - Y| - E|X - X'| - E|Y - Y'|, Euclidean, over pairs of cells",
+        needs_cells=True,
+    ),
+    "mmd": Metric(
+        "MMD of whole cells, squared, unbiased",
+        "any value, 0 for the true distribution; three Gaussian kernels, by the median distance of observed cells",
+        needs_cells=True,
+    ),
+    "correlation_error": Metric(
+        "Error of gene-gene correlations",
+        "0 up; mean absolute difference of Pearson correlations over cells, over pairs of genes seen in 5% of them",
+        needs_cells=True,
     ),
     "coverage50": _coverage(50),
     "coverage80": _coverage(80),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -140,7 +142,13 @@ class CellSpread:
         return torch.stack(central, dim=1).float()
 
 
-def held_out_targets(store: HistogramStore, counts: FoldCounts, device: torch.device, n_replicates: int = 0) -> HeldOut:
+def held_out_targets(
+    store: HistogramStore,
+    counts: FoldCounts,
+    device: torch.device,
+    n_replicates: int = 0,
+    with_cells: bool = False,
+) -> HeldOut:
     """The held-out perturbations of a fold, float64, on the device; their histograms are read when they are asked for.
 
     Args:
@@ -148,13 +156,16 @@ def held_out_targets(store: HistogramStore, counts: FoldCounts, device: torch.de
         counts: Counts of the fold.
         device: Where to compare.
         n_replicates: Bootstrap replicates that the store has; without them the columns that need them are NaN.
+        with_cells: Whether they are compared cell by cell too, which the store must have.
     """
     moments = store.moments
     groups, control = np.append(0, counts.held_out + 1), moments.power_sums[0][0] / moments.n_cells[0]
     noise = np.zeros((0, len(control)))
     if n_replicates:
         noise = store.replicates(n_replicates)[0][0] / moments.n_cells[0] - control
-    return _held_out(store, counts, device, _moments(moments, groups), HeldOutCells(counts, moments, device), noise)
+    found = _held_out(store, counts, device, _moments(moments, groups), HeldOutCells(counts, moments, device), noise)
+    whole = GroupedExpression(*counts.cells(), counts.held_out + 1, device) if with_cells else None
+    return replace(found, whole_cells=whole)
 
 
 def resampled_targets(

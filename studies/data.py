@@ -9,27 +9,48 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from histpert.embeddings import GeneEmbeddings, match_genes, read_embeddings
+from histpert.embeddings import GeneEmbeddings, Matched, match_genes, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
-from histpert.screens import PRESETS, GroupedCells, assign_cluster_folds, assign_folds, open_screen, simulate_screen
+from histpert.multi_hot import genes_of
+from histpert.screens import (
+    PRESETS,
+    GroupedCells,
+    Screen,
+    Simulation,
+    assign_cluster_folds,
+    assign_folds,
+    assign_pair_folds,
+    open_screen,
+    simulate_screen,
+)
 from histpert.screens.fold_files import folds_of, read_fold_file
 from histpert.threads import Progress
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
 from studies.store_progress import store_progress
 
-__all__ = ["N_REPLICATES", "StudyData", "check_writable", "prepare", "with_permuted_embeddings"]
+__all__ = ["N_REPLICATES", "Pairs", "StudyData", "check_writable", "prepare", "with_permuted_embeddings"]
 
 N_REPLICATES = 16
 """Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
 two halves of control. On a fold of Papalexi 2021 the standard error of a ceiling over 16 is 0.004 at most for RMAE and
 correlations, 0.014 for `de_spearman`; reliabilities move by 0.01 to 0.04 (docs/metrics.md)."""
+
+
+class Pairs(NamedTuple):
+    """Which pairs of perturbed genes are held out, of which screen where it is simulated, with how many genes."""
+
+    any_pair: bool
+    simulation: Simulation
+    n_genes: int | None = None
+    """The most expressed ones; all by default."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +68,7 @@ class StudyData:
         store: Where the store is.
         notes: What was guessed and left out.
         n_replicates: Bootstrap replicates of moments that the store has for this study.
+        with_cells: Whether predictions are compared with the cells one by one too.
     """
 
     screen: str
@@ -59,6 +81,7 @@ class StudyData:
     store: Folder
     notes: tuple[str, ...]
     n_replicates: int = 0
+    with_cells: bool = False
 
 
 def prepare(
@@ -70,6 +93,7 @@ def prepare(
     n_replicates: int = 0,
     with_coexpression: bool = False,
     with_cells: bool = False,
+    pairs: Pairs | None = None,
 ) -> StudyData:
     """Read or simulate the screen, find its embeddings, draw the folds and open the store.
 
@@ -83,11 +107,15 @@ def prepare(
             them; without them the columns of the results that need them are empty.
         with_coexpression: Whether the store must have the most correlated genes of each gene, as GEARS needs them.
         with_cells: Whether it must have all cells one by one, as models of whole cells need them.
+        pairs: Hold out pairs, and train on all else.
 
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
-    with store_progress() as progress, _screen_and_embeddings(options, progress, kept) as (screen, embeddings, notes):
+    with (
+        store_progress() as progress,
+        _screen_and_embeddings(options, progress, kept, pairs) as (screen, embeddings, notes),
+    ):
         if kept is None:
             print(f"screen {screen.name}", flush=True)
             for note in notes:
@@ -95,6 +123,8 @@ def prepare(
         vectors, n_folds = embeddings.lookup(screen.perturbations), n_folds or options.folds
         if options.folds_file and kept is None:
             folds = folds_of(read_fold_file(options.folds_file), screen.perturbations, options.folds_file)
+        elif pairs is not None:
+            folds = assign_pair_folds(screen.perturbations, n_folds, options.model.seed, pairs.any_pair)
         elif options.hold_out == "clusters":
             folds = assign_cluster_folds(vectors, n_folds, options.model.seed)
         else:
@@ -112,6 +142,7 @@ def prepare(
         store=store.folder,
         notes=notes,
         n_replicates=n_replicates,
+        with_cells=with_cells,
     )
     return with_permuted_embeddings(data, options.model.seed) if options.permute_embeddings else data
 
@@ -149,30 +180,67 @@ def check_writable(out: Path, study: str) -> None:
         raise InputError(f"--out {folder} cannot be written ({error.strerror}): name another folder") from error
 
 
+def _of_genes(screen: Screen, pairs: Pairs | None) -> Screen:
+    """The screen, with the genes that are asked for."""
+    if pairs is None or pairs.n_genes is None or pairs.n_genes >= len(screen.genes):
+        return screen
+    return screen.most_expressed(pairs.n_genes)
+
+
+def _matched(embeddings: GeneEmbeddings, perturbations: Sequence[str], aliases: Path | None) -> Matched:
+    """Embeddings of perturbations; that of a combination is the average over its genes, of which none may lack one."""
+    genes = list(dict.fromkeys(gene for name in perturbations for gene in genes_of(name)))
+    found = match_genes(embeddings, genes, aliases)
+    combined = _with_combinations(found.embeddings, perturbations)
+    missing = tuple(name for name in perturbations if name not in set(combined.genes))
+    return found._replace(embeddings=combined, missing=missing)
+
+
+def _with_combinations(embeddings: GeneEmbeddings, perturbations: Sequence[str]) -> GeneEmbeddings:
+    """Of the perturbations of which all genes have one."""
+    known = set(embeddings.genes)
+    names = tuple(name for name in perturbations if known.issuperset(genes_of(name)))
+    if not names:
+        return replace(embeddings, genes=(), vectors=embeddings.vectors[:0])
+    vectors = np.stack([embeddings.lookup(genes_of(name)).mean(axis=0) for name in names])
+    return replace(embeddings, genes=names, vectors=vectors)
+
+
 @contextmanager
 def _screen_and_embeddings(
-    options: StudyOptions, progress: Progress, kept: Collection[str] | None
+    options: StudyOptions, progress: Progress, kept: Collection[str] | None, pairs: Pairs | None
 ) -> Iterator[tuple[GroupedCells, GeneEmbeddings, tuple[str, ...]]]:
     """The cells of all perturbations that have an embedding, their embeddings, and notes."""
     if options.screen == SIMULATED:
         if options.embeddings:
             raise InputError("--embeddings goes with --screen: the simulated screen has embeddings of its own")
-        simulated = simulate_screen(options.model.seed, PRESETS["easy"])
-        screen = simulated.screen if kept is None else simulated.screen.with_perturbations(kept)
-        yield screen, simulated.embeddings["good"], simulated.screen.notes
+        simulation = PRESETS["easy"] if pairs is None else pairs.simulation
+        simulated = simulate_screen(options.model.seed, simulation, with_pairs=pairs is not None)
+        screen = _of_genes(simulated.screen, pairs)
+        screen = screen if kept is None else screen.with_perturbations(kept)
+        yield screen, _with_combinations(simulated.embeddings["good"], screen.perturbations), screen.notes
         return
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings, options.names)
-    with open_screen(options.screen, options.read, options.working_space(), progress) as opened:
-        found = match_genes(embeddings, opened.perturbations, options.names.aliases)
+    read = options.read if pairs is None else replace(options.read, combinations=True)
+    with open_screen(options.screen, read, options.working_space(), progress) as opened:
+        found = _matched(embeddings, opened.perturbations, options.names.aliases)
         if not found.embeddings.genes:
             raise InputError(
                 f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: the screen has "
                 f"{', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
             )
         wanted = opened.with_perturbations(found.embeddings.genes if kept is None else kept)
-        with shared_out(wanted, options) if options.shards > 1 else nullcontext(wanted.read()) as screen:
+        if options.shards > 1 and pairs is not None:
+            raise InputError(
+                f"--shards {options.shards}: a screen of combinations is read by one process, leave it out"
+            )
+        with (
+            shared_out(wanted, options)
+            if options.shards > 1
+            else nullcontext(_of_genes(wanted.read(), pairs)) as screen
+        ):
             n_control, n_genes = screen.n_cells[0], len(screen.genes)
             notes = (
                 *screen.notes,

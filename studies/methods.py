@@ -36,7 +36,7 @@ class Methods(StudyOptions):
 
     methods: tuple[str, ...] = DEFAULT
     """Methods to run beside MLP+Hist, which all are compared with. Not among them by default: CellTARNet, a model of
-    whole cells, which takes many times as long."""
+    whole cells, which takes many times as long, and MLP+Hist copula."""
     bins: int = 15
     """Number of bins, the same for all."""
     external: tuple[str, ...] = ()

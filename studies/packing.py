@@ -10,7 +10,7 @@ from histpert.celltarnet.settings import FlowSettings
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
 from histpert.metrics.held_out import SCORED_AT_ONCE
-from histpert.models import WHOLE_CELLS, celltarnet, gears
+from histpert.models import celltarnet, gears
 from histpert.models.celltarnet import CellSettings
 from histpert.models.mlp_hist import n_parameters
 from studies.plan import Job, Plan
@@ -93,7 +93,7 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
 
     of_bins, of_genes = SCORING_ARRAYS
     scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
-    if job.method in WHOLE_CELLS:
+    if job.method == "CellTARNet":
         return throughout + _whole_cells(job, store, n_features, min(job.settings.batch_size, n_training)) + scored
     if job.method in ON_MOMENTS:
         weights = WEIGHT * gears.n_parameters(n_features, n_genes)

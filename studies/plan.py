@@ -101,6 +101,7 @@ class Plan:
                 "n_threads": self.n_threads,
                 "n_replicates": self.data_of(job).n_replicates,
                 **asdict(job),
+                **({"with_cells": True} if self.data_of(job).with_cells else {}),
                 **({"external": self.external[job.method].fingerprint} if job.method in self.external else {}),
             }
         )

@@ -118,7 +118,7 @@ def fit_and_score(
     counts = store.fold(job.fold, job.n_bins)
     with peak_memory_mb(device) as memory:
         training = training_targets(counts, store.moments, data.vectors, device)
-        held_out = held_out_targets(store, counts, device, data.n_replicates)
+        held_out = held_out_targets(store, counts, device, data.n_replicates, data.with_cells)
         if job.method == CEILING:
             scores = ceiling_scores(store, counts, device, held_out, data.n_replicates, job.settings.seed)
             predict, seconds, n_parameters = None, 0.0, 0

@@ -15,15 +15,7 @@ from histpert.errors import InputError
 from histpert.name_tables import read_name_table
 from histpert.wording import some
 
-__all__ = ["attention_prior", "correlations", "network_prior"]
-
-
-def correlations(cells: Float[Tensor, "cell gene"]) -> Float[Tensor, "gene gene"]:
-    """Pearson correlations over cells, float64; 0 with a gene that does not vary, 1 with itself."""
-    centered = cells.double() - cells.double().mean(0)
-    scale = centered.norm(dim=0)
-    scaled = centered / torch.where(scale > 0, scale, torch.inf)
-    return (scaled.T @ scaled).fill_diagonal_(1)
+__all__ = ["attention_prior", "network_prior"]
 
 
 def attention_prior(correlation: Float[Tensor, "gene gene"], settings: FlowSettings) -> Bool[Tensor, "gene gene"]:

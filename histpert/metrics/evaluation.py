@@ -15,6 +15,7 @@ from histpert.metric_columns import MASS_FLOOR, METRICS
 from histpert.metrics.calibration import coverage
 from histpert.metrics.distances import continuous_ranked_probability, energy_distance, negative_log_likelihood
 from histpert.metrics.held_out import HeldOut
+from histpert.metrics.joint import joint_scores
 from histpert.metrics.shifts import discrimination, pearson, pearson_over_top_genes, pearson_split, relative_error
 from histpert.metrics.significance import log_fold_change, spearman_of_significant
 from histpert.predictions import Prediction
@@ -24,6 +25,8 @@ __all__ = ["Scores", "evaluate", "evaluate_in_batches"]
 Scores = Mapping[str, Float[np.ndarray, "perturbation"]]
 
 OF_DISTRIBUTIONS = ("nll", "w1", "crps", "energy_distance", "coverage50", "coverage80", "coverage90", "coverage95")
+
+OF_WHOLE_CELLS = ("edistance", "mmd", "correlation_error")
 
 
 def evaluate_in_batches(
@@ -58,6 +61,10 @@ def evaluate(prediction: Prediction, held_out: HeldOut, nll_floor: float = MASS_
         values |= dict.fromkeys(OF_DISTRIBUTIONS, torch.full_like(values["mse"], torch.nan))
     else:
         values |= _of_distributions(prediction.masses, prediction.density, held_out, nll_floor)
+    if held_out.whole_cells is None:
+        values |= dict.fromkeys(OF_WHOLE_CELLS, torch.full_like(values["mse"], torch.nan))
+    else:
+        values |= joint_scores(prediction, held_out)
     absent = prediction.moments.mean.isnan().all(1).cpu().numpy()
     return {name: np.where(absent, np.nan, values[name].cpu().numpy()) for name in METRICS}
 

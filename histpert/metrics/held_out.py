@@ -14,7 +14,7 @@ from histpert.cells import Cells
 from histpert.metrics.distances import CellPositions
 from histpert.moments import Moments
 
-__all__ = ["SCORED_AT_ONCE", "CellReader", "HeldOut"]
+__all__ = ["SCORED_AT_ONCE", "CellReader", "HeldOut", "WholeCells"]
 
 SCORED_AT_ONCE = 8
 """Perturbations whose histograms are in memory at a time: 5,000 genes x 35 bins of 8 take 11 MB an array."""
@@ -39,6 +39,19 @@ class CellReader(Protocol):
         ...
 
 
+@runtime_checkable
+class WholeCells(Protocol):
+    """Cells of control and of a fold's held-out perturbations, log-normalized."""
+
+    def of_control(self) -> Float[Tensor, "cell gene"]:
+        """The control cells."""
+        ...
+
+    def of(self, number: int) -> Float[Tensor, "cell gene"]:
+        """The cells of a perturbation, by its number among those that the fold holds out."""
+        ...
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """What was observed of held-out perturbations, float64.
@@ -58,6 +71,7 @@ class HeldOut:
         lower: Left edge of each gene's first bin.
         width: Width of each gene's bins.
         constant: Genes that do not vary in training.
+        whole_cells: Reads the cells one by one; None in a study that did not ask for them.
     """
 
     rows: Int[np.ndarray, "perturbation"]
@@ -74,6 +88,7 @@ class HeldOut:
     lower: Float[Tensor, "gene"]
     width: Float[Tensor, "gene"]
     constant: Bool[Tensor, "gene"]
+    whole_cells: WholeCells | None = None
 
     @property
     def masses(self) -> Float[Tensor, "perturbation gene bin"]:

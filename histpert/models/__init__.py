@@ -12,6 +12,7 @@ from histpert.models.gp_hist import GPHist
 from histpert.models.gp_mlp_hist import GPMLPHist
 from histpert.models.interface import Method, TrainingSet
 from histpert.models.mlp_hist import MLPHist
+from histpert.models.mlp_hist_copula import MLPHistCopula
 from histpert.models.mlp_mean import MLPMean
 from histpert.models.neighbors import Neighbors, NeighborsMean
 from histpert.models.pooled_hist import PooledHist
@@ -37,9 +38,10 @@ METHODS: Mapping[str, type[Method]] = {
     "Ridge": Ridge,
     "GP": GaussianProcess,
     "GEARS": GEARS,
+    "MLP+Hist copula": MLPHistCopula,
     "CellTARNet": CellTARNet,
 }
 """Those of histograms first, then those of means, and those of whole cells, which take many times as long."""
 
-WHOLE_CELLS = ("CellTARNet",)
+WHOLE_CELLS = ("MLP+Hist copula", "CellTARNet")
 """Methods that are trained on cells one by one."""

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from histpert.celltarnet.flow import CellFlow
 from histpert.celltarnet.losses import CellBatch, projection, training_loss
-from histpert.celltarnet.prior import attention_prior, correlations
+from histpert.celltarnet.prior import attention_prior
 from histpert.celltarnet.scale import CellScale
 from histpert.celltarnet.settings import FlowSettings
 from histpert.checkpoints import Checkpoint
+from histpert.correlations import pearson_correlations
 from histpert.models.interface import TrainingSet
 from histpert.predictions import Prediction, predicted_cells
 from histpert.settings import ModelSettings
@@ -75,7 +76,7 @@ class CellTARNet:
         self._control, n_features = expression.of_control(), training.embeddings.shape[1]
         groups = [expression.of(number) for number in range(len(training.embeddings))]
         cells = torch.cat([group.cpu() for group in (self._control, *groups)])
-        scale, attended = CellScale(cells), attention_prior(correlations(cells), settings)
+        scale, attended = CellScale(cells), attention_prior(pearson_correlations(cells), settings)
         del cells
         self.attended_share = attended.double().mean().item()
         self._lower, self._width = training.lower, training.width

@@ -10,8 +10,10 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
 from histpert.errors import InputError
+from histpert.multi_hot import genes_of
+from histpert.wording import some
 
-__all__ = ["assign_cluster_folds", "assign_folds"]
+__all__ = ["assign_cluster_folds", "assign_folds", "assign_pair_folds"]
 
 CLUSTERS_PER_FOLD = 3
 """More of them, and folds are of more equal size, but less far from one another."""
@@ -63,6 +65,34 @@ def assign_cluster_folds(
         fold_of[number] = filled.argmin()
         filled[fold_of[number]] += sizes[number]
     return fold_of[cluster]
+
+
+def assign_pair_folds(
+    perturbations: Sequence[str], n_folds: int, seed: int, any_pair: bool = False
+) -> Int[np.ndarray, "perturbation"]:
+    """The fold that holds out each pair; all else has the number after the last fold, and is trained on in every one.
+
+    Args:
+        perturbations: Names, in the screen's order.
+        n_folds: Number of folds, 2 or more.
+        seed: The same seed and names give the same folds.
+        any_pair: Hold out all pairs, not only those of which both genes were perturbed alone.
+
+    Raises:
+        InputError: Fewer than 2 folds, or fewer such pairs than folds.
+    """
+    known = set(perturbations)
+    pairs = [number for number, name in enumerate(perturbations) if len(genes_of(name)) == 2]
+    held_out = [n for n in pairs if any_pair or known.issuperset(genes_of(perturbations[n]))]
+    if n_folds < 2 or len(held_out) < n_folds:
+        lacking = sorted({gene for n in pairs for gene in genes_of(perturbations[n])} - known)
+        without = f"; of the others these genes were not perturbed alone: {some(lacking)}" if lacking else ""
+        raise InputError(
+            f"--folds {n_folds}: the screen has {len(pairs)} pairs, of which {len(held_out)} can be held out{without}"
+        )
+    folds = np.full(len(perturbations), n_folds, dtype=np.int64)
+    folds[held_out] = assign_folds([perturbations[n] for n in held_out], n_folds, seed)
+    return folds
 
 
 def _check(n_perturbations: int, n_folds: int) -> None:

@@ -39,12 +39,19 @@ class Labels(NamedTuple):
     """What is perturbed in each cell."""
 
     targets: list[str | None]
-    """Per cell the gene, `""` for control, None without a label or with several genes."""
+    """Per cell the gene, `""` for control, None without a label; several genes are joined by `+` in the order of their
+    names, or None where they are not wanted."""
     notes: tuple[str, ...]
 
 
 def read_labels(
-    obs: pd.DataFrame, kept: np.ndarray, column: str | None, control: str | None, guide_table: Path | None, path: Path
+    obs: pd.DataFrame,
+    kept: np.ndarray,
+    column: str | None,
+    control: str | None,
+    guide_table: Path | None,
+    path: Path,
+    combinations: bool = False,
 ) -> Labels:
     """Find the column of perturbations and say what each of the kept cells is.
 
@@ -55,6 +62,7 @@ def read_labels(
         control: What control cells are called there; guessed by default.
         guide_table: Table (csv, tsv) of guides and their targets, in columns `guide` and `target` or in the first two.
         path: Of the screen, for errors.
+        combinations: Whether cells with several perturbed genes are wanted.
 
     Raises:
         InputError: No such column, no control cells in it, or a table of other guides.
@@ -82,8 +90,10 @@ def read_labels(
     kinds, kind, n_cells = np.unique(2 * codes + _several(obs, kept), return_inverse=True, return_counts=True)
     pairs = zip(*(part.tolist() for part in divmod(kinds, 2)), strict=True)
     genes = [_parts("" if code < 0 else str(words[code]), several == 1, controls) for code, several in pairs]
-    targets = [None if several is None or len(several) > 1 else next(iter(several), "") for several in genes]
-    return Labels(np.array(targets, dtype=object)[kind].tolist(), (*notes, *_left_out(genes, n_cells.tolist())))
+    most = max(map(len, filter(None, genes)), default=1) if combinations else 1
+    targets = [None if several is None or len(several) > most else "+".join(sorted(several)) for several in genes]
+    left_out = _left_out(genes, n_cells.tolist(), most)
+    return Labels(np.array(targets, dtype=object)[kind].tolist(), (*notes, *left_out))
 
 
 def _candidates(obs: pd.DataFrame, column: str | None, guide_table: Path | None, path: Path) -> list[str]:
@@ -150,14 +160,14 @@ def _parts(label: str, several: bool, controls: Sequence[str]) -> frozenset[str]
     return named - set(controls) if named else None
 
 
-def _left_out(genes: Sequence[frozenset[str] | None], n_cells: Sequence[int]) -> list[str]:
+def _left_out(genes: Sequence[frozenset[str] | None], n_cells: Sequence[int], most: int) -> list[str]:
     """A note for each kind of cell that is not used."""
     notes, n_unlabelled = [], 0
     combined: dict[frozenset[str], int] = {}
     for perturbed, size in zip(genes, n_cells, strict=True):
         if perturbed is None:
             n_unlabelled += size
-        elif len(perturbed) > 1:
+        elif len(perturbed) > most:
             combined[perturbed] = combined.get(perturbed, 0) + size
     if combined:
         notes.append(f"left out {len(combined):,} combinations of perturbations ({sum(combined.values()):,} cells)")

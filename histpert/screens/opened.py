@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from histpert.errors import InputError
+from histpert.multi_hot import genes_of
 from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import CellValues, Facts, Scale, note_on, scale_of
 from histpert.screens.screen import Groups, Screen
@@ -154,10 +155,11 @@ class OpenScreen:
         few = [name for name, n_cells in zip(self.perturbations, sizes, strict=True) if n_cells < FEW_CELLS]
         if few:
             notes.append(f"{len(few):,} perturbations have fewer than {FEW_CELLS} cells: {some(few)}")
-        unmeasured = sorted(set(self.perturbations) - set(self.all_genes))
+        perturbed = {gene for name in self.perturbations for gene in genes_of(name)}
+        unmeasured = sorted(perturbed - set(self.all_genes))
         if unmeasured:
             notes.append(
-                f"{len(unmeasured):,} of {len(self.perturbations):,} perturbed genes are not among the genes "
+                f"{len(unmeasured):,} of {len(perturbed):,} perturbed genes are not among the genes "
                 f"measured: {some(unmeasured)}"
             )
         if self.min_control_detection:

@@ -50,6 +50,8 @@ class ReadOptions:
     file."""
     cell_filter: str | None = None
     """Cells to keep, as an expression on columns of `obs`: "guide_frac > 0.8 and guide_umi_max >= 5"."""
+    combinations: bool = False
+    """Keep cells with several perturbed genes, `A+B`, too; `B+A` is the same."""
     min_control_detection: float = 0.0
     """Keep genes seen in more than this fraction of control cells."""
 
@@ -61,10 +63,10 @@ class ReadOptions:
 
 
 def read_screen(path: str | Path, options: ReadOptions | None = None, space: WorkingSpace | None = None) -> Screen:
-    """Read the control cells and the cells with a single perturbation.
+    """Read the control cells and the cells with a single perturbation, or with combinations too.
 
     Raw counts become `log1p(count / library size * 10,000)`; values that are log-normalized already are kept. Cells
-    with several perturbed genes (`A+B`) or no label are counted in the notes and left out.
+    that are not wanted, and those without a label, are counted in the notes and left out.
 
     Args:
         path: `.h5ad`, `.zarr`, a 10x `.h5`, or a folder of a 10x `matrix.mtx`.
@@ -92,9 +94,8 @@ def open_screen(
         raise InputError(f"--min-control-detection {options.min_control_detection}: give a fraction from 0 up to 1")
     with open_screen_file(path, options.layer, options.gene_column, options.cell_table) as file:
         kept = filtered_cells(file.obs, options.cell_filter, path)
-        labels = read_labels(
-            file.obs, kept, options.perturbation_column, options.control_label, options.guide_table, path
-        )
+        names = options.perturbation_column, options.control_label, options.guide_table
+        labels = read_labels(file.obs, kept, *names, path, options.combinations)
         groups = group_rows(labels.targets, str(path))
         notes = [*file.notes, *labels.notes]
         if len(kept) < len(file.obs):

@@ -104,6 +104,14 @@ class Screen(GroupedCells):
         expression = sp.csr_matrix(self.expression[groups.rows])
         return replace(self, expression=expression, perturbations=groups.perturbations, group_start=groups.start)
 
+    def most_expressed(self, n_genes: int) -> Screen:
+        """The same with so many genes, those of the largest mean over control cells, in their order."""
+        mean = np.asarray(self.control.mean(axis=0)).reshape(-1)
+        kept = np.sort(np.argsort(-mean, kind="stable")[:n_genes])
+        genes = tuple(self.genes[gene] for gene in kept)
+        note = f"the {len(kept):,} most expressed of {len(self.genes):,} genes, by their mean over control cells"
+        return replace(self, expression=sp.csr_matrix(self.expression[:, kept]), genes=genes, notes=(*self.notes, note))
+
     def for_each_group(self, work: Callable[[sp.csr_matrix], Result], done: Callable[[int, Result], object]) -> None:
         """Call `work` with the expression of each group, on all cores, and `done` with its number and the result."""
         for_each_group(self.expression, self.group_start, work, done)

@@ -1,18 +1,16 @@
 """Screens that several test files read."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from real_data import REAL_DATA
 from simulated import CHECKED
 
 from histpert.screens import ReadOptions, Screen, read_screen
 from histpert.screens.simulation import ScreenTruth
 from histpert.screens.simulation.drawing import draw_screen
-
-REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def read_papalexi(**options) -> Screen:

@@ -9,9 +9,10 @@ from test_models import QUICK, problem
 
 from histpert.celltarnet.flow import CellFlow
 from histpert.celltarnet.losses import CellBatch, contrastive_loss, info_nce, projection, training_loss
-from histpert.celltarnet.prior import attention_prior, correlations, network_prior
+from histpert.celltarnet.prior import attention_prior, network_prior
 from histpert.celltarnet.scale import CellScale
 from histpert.celltarnet.settings import FlowSettings
+from histpert.correlations import pearson_correlations
 from histpert.errors import InputError
 from histpert.models.celltarnet import CellSettings, CellTARNet, n_parameters
 
@@ -52,7 +53,7 @@ def test_the_scale_of_the_flow_is_standardized():
 def test_correlations_are_those_of_numpy():
     cells = sparse_cells()
     expected = np.corrcoef(cells.double().numpy()[:, :3].T)
-    found = correlations(cells)
+    found = pearson_correlations(cells)
     np.testing.assert_allclose(found[:3, :3], expected, rtol=1e-6)
     assert (found[3, :3] == 0).all()
 

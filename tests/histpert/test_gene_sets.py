@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import REAL_DATA
+from real_data import REAL_DATA
 from scipy.spatial.distance import jaccard
 
 from histpert.errors import InputError

@@ -40,25 +40,26 @@ class SimulatedScreen(NamedTuple):
     """A simulated screen and what is true of it."""
 
     screen: Screen
-    """Control cells and cells of single perturbations."""
+    """Control cells and cells of single perturbations, and of pairs where these were asked for."""
     embeddings: Mapping[str, GeneEmbeddings]
     """Of the perturbed genes: `good`, `poor`, and `permuted` (those of `good`, dealt out anew)."""
     truth: ScreenTruth
 
 
-def simulate_screen(seed: int = 0, simulation: Simulation | None = None) -> SimulatedScreen:
+def simulate_screen(seed: int = 0, simulation: Simulation | None = None, with_pairs: bool = False) -> SimulatedScreen:
     """Simulate a screen in memory.
 
     Args:
         seed: The same seed and settings give the same screen, here and in a file.
         simulation: Settings.
+        with_pairs: Keep the cells of pairs.
     """
     simulation = simulation or Simulation()
     truth, embeddings = draw_screen(seed, simulation)
     group = assign_cells(truth)
     expression = SimulatedCells.join(_blocks(truth, group)).expression()
     names = np.array(["", *truth.perturbations], dtype=object)[group + 1]
-    labels = [None if "+" in name else str(name) for name in names]
+    labels = [None if "+" in name and not with_pairs else "+".join(sorted(name.split("+"))) for name in names]
     note = (
         f"SIMULATED, not measured: {simulation.n_perturbations} perturbations x {simulation.n_genes} genes, "
         f"seed {seed}; use --screen and --embeddings for your own"
