@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["published_table", "published_weights"]
+__all__ = ["published_pairs", "published_table", "published_weights"]
 
 _FILE = Path(__file__).with_name("published_tables.csv")
+_FILE_OF_PAIRS = Path(__file__).with_name("published_pairs.csv")
 _OURS = {"train_minutes_per_fold": "train_minutes", "gpu_memory_mb": "peak_memory_mb"}
 _WEIGHTS = re.compile(r"weights ce=([\d.]+) wass=([\d.]+) mse=([\d.]+)$")
 
@@ -34,6 +35,11 @@ def published_weights() -> pd.Series:
     rows = _read(4)
     weights = rows["method"].str.extract(_WEIGHTS).astype(float)
     return pd.Series(rows["value"].to_numpy(float), pd.MultiIndex.from_frame(weights))
+
+
+def published_pairs() -> pd.DataFrame:
+    """Table 1 of CellTARNet's paper, `CellTARNet` where it prints `Ours`: `method`, `metric`, `value`."""
+    return pd.read_csv(_FILE_OF_PAIRS)[["method", "metric", "value"]].replace({"method": {"Ours": "CellTARNet"}})
 
 
 def _read(number: int) -> pd.DataFrame:

@@ -59,6 +59,7 @@ TRIAL_SCHEMA = pa.schema(
         ("control_smoothing", pa.float64()),
         ("output_scale", pa.float64()),
         ("nll_floor", pa.float64()),
+        ("flow", pa.string()),
         ("variant", pa.string()),
         ("fold", pa.int32()),
         ("n_folds", pa.int32()),
@@ -82,11 +83,11 @@ TRIAL_SCHEMA = pa.schema(
     ]
 )
 """`variant` names the one choice in which a run differs from the defaults of its study; empty for a run that differs
-in none. `status` is ok, failed or oom. `n_genes_constant` do not vary in training; `n_genes_undefined` is the average
-number of genes per held-out perturbation whose cells do not vary, so that they have no skewness or kurtosis. Of the
-held-out perturbations, `n_absent` counts those of which nothing is predicted, `n_pearson_undefined` those whose
-predicted or observed shifts do not vary over 20 top genes, `n_de_undefined` those with fewer than 3 significant genes,
-or whose predicted log fold changes do not vary over them.
+in none. `flow` has the settings of CellTARNet, as JSON. `status` is ok, failed or oom. `n_genes_constant` do not vary
+in training; `n_genes_undefined` is the average number of genes per held-out perturbation whose cells do not vary, so
+that they have no skewness or kurtosis. Of the held-out perturbations, `n_absent` counts those of which nothing is
+predicted, `n_pearson_undefined` those whose predicted or observed shifts do not vary over 20 top genes,
+`n_de_undefined` those with fewer than 3 significant genes, or whose predicted log fold changes do not vary over them.
 """
 
 PERTURBATION_SCHEMA = pa.schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from histpert.checkpoints import Checkpoint
-from histpert.models import METHODS
+from histpert.models import METHODS, OF_COMBINATIONS
 from histpert.settings import ModelSettings
 from studies.data import StudyData
 from studies.ledger import Entry, content_id, is_done
@@ -92,9 +93,10 @@ class Plan:
 
     def trial_id(self, job: Job) -> str:
         """Name of a trial by content: the same data, settings, fold and thread count have the same name."""
+        known = {**METHODS, **OF_COMBINATIONS}
         return content_id(
             {
-                "version": [RESULTS_VERSION, METHODS[job.method].version if job.method in METHODS else 0],
+                "version": [RESULTS_VERSION, known[job.method].version if job.method in known else 0],
                 "screen": self.data_of(job).screen_fingerprint,
                 "held_out": np.flatnonzero(self.data_of(job).folds == job.fold).tolist(),
                 "embeddings": self.data_of(job).embeddings_fingerprint,
@@ -109,6 +111,7 @@ class Plan:
     def row(self, job: Job) -> dict[str, Any]:
         """The columns of `trials.parquet` that are known before the trial."""
         settings = asdict(job.settings)
+        flow = settings.pop("flow", None)
         settings["hidden"] = list(job.settings.hidden_sizes(int(np.sum(self.data_of(job).folds != job.fold))))
         return {
             "trial_id": self.trial_id(job),
@@ -121,5 +124,6 @@ class Plan:
             "fold": job.fold,
             "n_folds": self.n_folds,
             "n_threads": self.n_threads,
+            "flow": None if flow is None else json.dumps(flow),
             **settings,
         }

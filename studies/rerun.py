@@ -23,6 +23,7 @@ from studies.provenance import differences
 
 STUDIES = {
     "bin_sweep": "BinSweep",
+    "combinations": "Combinations",
     "loss_weights": "LossWeights",
     "methods": "Methods",
     "open_choices": "OpenChoices",

@@ -21,7 +21,7 @@ from histpert.histograms.folders import Folder
 from histpert.metrics import HeldOut, evaluate_in_batches
 from histpert.metrics.evaluation import Scores
 from histpert.metrics.reliability import reliability
-from histpert.models import METHODS, TrainingSet
+from histpert.models import METHODS, OF_COMBINATIONS, TrainingSet
 from histpert.models.mlp_hist import MLPHist
 from histpert.prediction_files import SavedPredictions, write_predictions
 from histpert.predictions import Prediction, predicted_histograms
@@ -168,7 +168,7 @@ def _fit(
         model, loss, seconds, _ = fitted
     else:
         checkpoint, start = plan.checkpoint(job), time.perf_counter()
-        model = METHODS[job.method](job.settings)
+        model = {**METHODS, **OF_COMBINATIONS}[job.method](job.settings)
         loss = next((last.item() for last in deque(model.fit(training, checkpoint), maxlen=1)), 0.0)
         seconds = checkpoint.seconds_before + time.perf_counter() - start
     if not math.isfinite(loss):

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 
+from histpert.models.additive import Additive
 from histpert.models.celltarnet import CellTARNet
 from histpert.models.control_hist import ControlHist
 from histpert.models.gears import GEARS
@@ -21,7 +22,7 @@ from histpert.models.regression import GaussianProcess, Ridge
 from histpert.models.truncated import TruncatedGaussian, ZeroInflatedTruncatedGaussian
 from histpert.settings import ModelSettings
 
-__all__ = ["METHODS", "WHOLE_CELLS", "Method", "ModelSettings", "TrainingSet"]
+__all__ = ["METHODS", "OF_COMBINATIONS", "WHOLE_CELLS", "Method", "ModelSettings", "TrainingSet"]
 
 METHODS: Mapping[str, type[Method]] = {
     "Ctrl Hist": ControlHist,
@@ -42,6 +43,9 @@ METHODS: Mapping[str, type[Method]] = {
     "CellTARNet": CellTARNet,
 }
 """Those of histograms first, then those of means, and those of whole cells, which take many times as long."""
+
+OF_COMBINATIONS: Mapping[str, type[Method]] = {"Additive": Additive}
+"""Those that predict combinations of perturbations that were seen alone, and nothing else."""
 
 WHOLE_CELLS = ("MLP+Hist copula", "CellTARNet")
 """Methods that are trained on cells one by one."""

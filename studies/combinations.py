@@ -1,0 +1,116 @@
+"""Which method predicts two genes perturbed together, of which each was seen alone?
+
+Runs CellTARNet, a normalizing flow of whole cells, and what it is made of left out one at a time, beside control, the
+additive model, ridge regression on the perturbed genes, GEARS, MLP+Hist, and MLP+Hist with a copula; folds hold out
+pairs. Whole cells are scored too: their distance from observed ones, and the correlations between genes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.combinations import draw_combinations
+from histpert.celltarnet.settings import FlowSettings
+from histpert.command_line import absolute
+from histpert.embeddings import GeneEmbeddings
+from histpert.errors import InputError
+from histpert.models.celltarnet import CellSettings
+from histpert.multi_hot import multi_hot
+from histpert.screens import PRESETS, Simulation
+from studies.data import Pairs, StudyData, check_writable, prepare
+from studies.engine import run_study
+from studies.gene_graph import ON_GRAPH, with_gene_graph
+from studies.options import SIMULATED, StudyOptions, run_script
+from studies.plan import Job
+
+NAME = "combinations"
+ON_GENES = ("Additive", "Ridge", "CellTARNet")
+"""Methods that are told which genes are perturbed, and no more; the others take embeddings, averaged."""
+METHODS = ("Ctrl Hist", "MLP+Hist", "MLP+Hist copula", "GEARS", *ON_GENES)
+SIMULATION = replace(
+    PRESETS["easy"], n_perturbations=24, n_pairs=60, n_genes=60, n_cells=9_400, log_rate_mean=0.3, log_rate_spread=1.0
+)
+"""The default screen: half of its pairs do not add up."""
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "without contrast": {"contrast_weight": 0.0},
+    "without prior": {"sparse_k": 0, "low_rank_k": 0},
+    "sparse prior alone": {"low_rank_k": 0},
+    "low-rank prior alone": {"sparse_k": 0},
+    "without denoising": {"denoise_weight": 0.0, "noise": 0.0},
+    "noise without denoising": {"denoise_weight": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Combinations(StudyOptions):
+    """Options of the study."""
+
+    folds: int = 10
+    """Folds over pairs."""
+    any_pair: bool = False
+    """Hold out all pairs, also those of which a gene was not perturbed alone."""
+    n_genes: int = 1_000
+    """Genes, the most expressed ones in control cells."""
+    bins: int = 15
+    """Number of bins."""
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    cell_epochs: int = 200
+    """Epochs of CellTARNet; --epochs are those of the other networks."""
+    ablation_folds: int = 3
+    """Folds in which CellTARNet is tried with one part left out; 0 for none."""
+    gene_sets: Path | None = None
+    """Gene sets for GEARS, which is left out without; the simulated screen has its own."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bins < 2 or self.n_genes < 2 or self.cell_epochs < 0 or self.ablation_folds < 0:
+            raise InputError("--bins and --n-genes must be 2 or more, --cell-epochs and --ablation-folds 0 or more")
+        if self.gene_sets is not None:
+            object.__setattr__(self, "gene_sets", absolute(self.gene_sets, "--gene-sets"))
+
+
+def on_genes(data: StudyData) -> StudyData:
+    """The same data, each perturbation as the genes that it perturbs."""
+    vectors = multi_hot(data.perturbations)
+    fingerprint = GeneEmbeddings("perturbed genes", data.perturbations, vectors).fingerprint()
+    return replace(data, embeddings="perturbed genes", embeddings_fingerprint=fingerprint, vectors=vectors)
+
+
+def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
+    """All methods on all folds, then the ablations on some."""
+    changed: dict[str, Any] = {**vars(options.model), "epochs": options.cell_epochs, "flow": options.flow}
+    of_cells = CellSettings(**changed)
+    settings = dict.fromkeys(methods, options.model) | {"CellTARNet": of_cells}
+    jobs = [Job(method, options.bins, fold, settings[method]) for fold in options.fold_numbers for method in methods]
+    for variant, lacking in ABLATIONS.items():
+        ablated = replace(of_cells, flow=replace(options.flow, **lacking))
+        for fold in options.fold_numbers[: options.ablation_folds]:
+            jobs.append(Job("CellTARNet", options.bins, fold, ablated, variant))
+    return jobs
+
+
+def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:
+    """Run all methods, and write tables and a figure; returns the exit status."""
+    simulation: Simulation = SIMULATION
+    if options.smoke:
+        flow = replace(options.flow, samples=50)
+        options = replace(options, cell_epochs=2, model=replace(options.model, epochs=5), flow=flow, only_folds=(0,))
+        simulation = replace(SIMULATION, n_pairs=20, n_genes=30, n_cells=5_400)
+    check_writable(options.out, NAME)
+    pairs = Pairs(options.any_pair, simulation, options.n_genes)
+    methods = METHODS
+    if options.gene_sets is None and options.screen != SIMULATED:
+        print(f"without {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes", flush=True)
+        methods = tuple(method for method in METHODS if method not in ON_GRAPH)
+    data = prepare(options, [options.bins], with_coexpression="GEARS" in methods, with_cells=True, pairs=pairs)
+    of_method = dict.fromkeys(ON_GENES, on_genes(data))
+    of_method |= {name: with_gene_graph(data, options.gene_sets, options) for name in methods if name in ON_GRAPH}
+    study = run_study(NAME, options, data, jobs_of(options, methods), before, of_method=of_method)
+    return study.report(draw_combinations(study.folder, study.folder) if study.has_results else [])
+
+
+if __name__ == "__main__":
+    run_script(Combinations, main, __doc__)
