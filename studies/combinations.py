@@ -57,8 +57,10 @@ class Combinations(StudyOptions):
     bins: int = 15
     """Number of bins."""
     flow: FlowSettings = field(default_factory=FlowSettings)
-    cell_epochs: int = 200
+    cell_epochs: int = 300
     """Epochs of CellTARNet; --epochs are those of the other networks."""
+    cell_learning_rate: float = 3e-3
+    """Learning rate of CellTARNet."""
     ablation_folds: int = 3
     """Folds in which CellTARNet is tried with one part left out; 0 for none."""
     gene_sets: Path | None = None
@@ -81,7 +83,8 @@ def on_genes(data: StudyData) -> StudyData:
 
 def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
     """All methods on all folds, then the ablations on some."""
-    changed: dict[str, Any] = {**vars(options.model), "epochs": options.cell_epochs, "flow": options.flow}
+    own = {"epochs": options.cell_epochs, "learning_rate": options.cell_learning_rate, "flow": options.flow}
+    changed: dict[str, Any] = {**vars(options.model), **own}
     of_cells = CellSettings(**changed)
     settings = dict.fromkeys(methods, options.model) | {"CellTARNet": of_cells}
     jobs = [Job(method, options.bins, fold, settings[method]) for fold in options.fold_numbers for method in methods]

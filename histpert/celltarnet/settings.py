@@ -19,7 +19,7 @@ class FlowSettings:
 
     width: int = 32
     """Of all tokens; the heads share it."""
-    heads: int = 4
+    heads: int = 2
     context_layers: int = 1
     """Layers of the encoder of control cell and perturbation."""
     blocks: int = 3
@@ -30,13 +30,13 @@ class FlowSettings:
     """Width of the layers between, in widths of tokens."""
     cells_per_perturbation: int = 2
     """Cells of each perturbation of a step."""
-    noise: float = 1.0
+    noise: float = 0.5
     """Deviation of the noise on control cells in training, in deviations of the gene; 0 for none."""
     noise_in_sampling: bool = False
     """Put the same noise on the control cells that are sampled from."""
-    denoise_weight: float = 0.5
+    denoise_weight: float = 0.25
     """Of the likelihood of control cells given themselves with noise; 0 leaves it out."""
-    contrast_weight: float = 0.1
+    contrast_weight: float = 0.05
     """Of the contrastive loss; 0 leaves it out."""
     temperature: float = 0.2
     """Of the contrastive loss."""
@@ -49,7 +49,7 @@ class FlowSettings:
     genes."""
     rank: int = 5
     """Of that part."""
-    samples: int = 250
+    samples: int = 500
     """Cells that are drawn of a perturbation to predict it."""
 
     def __post_init__(self):

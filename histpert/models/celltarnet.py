@@ -23,6 +23,9 @@ from histpert.training import train
 
 __all__ = ["SAMPLED_AT_ONCE", "CellNetwork", "CellSettings", "CellTARNet", "n_parameters"]
 
+AVERAGED = 0.05
+"""Share of an epoch's weights in the average that samples are drawn with: it is nearer the optimum than any one is."""
+
 SAMPLED_AT_ONCE = 500
 """Cells that are sampled together."""
 
@@ -40,12 +43,27 @@ class CellNetwork(nn.Module):
     Its forward pass passes embeddings on: which cells a step sees is drawn by the loss, which runs the flow.
     """
 
+    average: Tensor
+
     def __init__(self, scale: CellScale, n_features: int, settings: FlowSettings, attended: Bool[Tensor, "gene gene"]):
         super().__init__()
         n_genes = len(attended)
         self.scale = scale
         self.flow = CellFlow(n_genes, n_features, settings, attended)
         self.project = projection(n_genes)
+        self.register_buffer("average", self._weights())
+
+    def _weights(self) -> Float[Tensor, "weight"]:
+        return nn.utils.parameters_to_vector(self.parameters()).detach()
+
+    @torch.no_grad()
+    def add_to_average(self) -> None:
+        """Move the average of the weights towards those of now."""
+        self.average.lerp_(self._weights(), AVERAGED)
+
+    def take_average(self) -> None:
+        """Put the average in the place of the weights."""
+        nn.utils.vector_to_parameters(self.average, self.parameters())
 
     def forward(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation feature"]:
         """The embeddings."""
@@ -97,7 +115,9 @@ class CellTARNet:
             cells = CellBatch(perturbed, control, embeddings.repeat_interleave(n_each, dim=0), n_each)
             return training_loss(network.flow, network.project, cells, noise.to(device), settings)
 
-        return train(self.network, loss_of, training.embeddings, self._settings, checkpoint, is_static=False)
+        how = {"is_static": False, "after_epoch": network.add_to_average}
+        yield from train(self.network, loss_of, training.embeddings, self._settings, checkpoint, **how)
+        network.take_average()
 
     @torch.no_grad()
     def sample(
