@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study tables test chaos check bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store bench-training clean
+.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -33,6 +33,9 @@ check: .venv/dev  ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+bench-cells: .venv/study  ## Time and memory of CellTARNet against genes, and of sampling with and without kept keys and values
+	$(BIN)/python tests/benchmarks/cells.py
 
 bench-densities: .venv/study  ## Time and memory of TG and ZITG, beside a likelihood that goes over all cells
 	$(BIN)/python tests/benchmarks/densities.py

@@ -109,7 +109,7 @@ def test_every_study_can_be_run_again():
         ("[]", "cannot be read as the record of a study"),
         (
             '{"study": "other", "settings": {}}',
-            "is of the study other, which is none of bin_sweep, loss_weights, methods, open_choices, search",
+            "is of the study other, which is none of bin_sweep, combinations, loss_weights, methods, open_choices, ",
         ),
         ('{"study": "bin_sweep", "settings": {"model": {"depth": 3}, "new": 1}}', "does not know: new, model.depth"),
         ('{"study": "bin_sweep", "settings": {"folds": "many"}}', "the setting folds cannot be used"),

@@ -1,0 +1,69 @@
+"""The study of combinations on a real local Ray, in the small shape, and what it asks of a screen."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.combinations import COLUMNS, SUBJECT
+from histpert.errors import InputError
+from histpert.multi_hot import genes_of
+from studies.combinations import ABLATIONS, METHODS, SIMULATION, Combinations, jobs_of, on_genes
+from studies.data import Pairs, prepare
+
+
+@pytest.mark.ray
+def test_the_study_runs_to_its_tables(script, tmp_path):
+    done = script("combinations", "--smoke", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = [Path(path).name for path in re.findall(r"^(?:table|figure): (.*)$", done.stdout, re.MULTILINE)]
+    assert written == ["combinations.md", "combinations_paired.md", "combinations.png"]
+    trials, rows = (
+        pd.read_parquet(tmp_path / "combinations" / f"{name}.parquet") for name in ("trials", "perturbations")
+    )
+    assert set(trials["status"]) == {"ok"}
+    assert set(trials["method"]) == set(METHODS)
+    assert set(trials["variant"]) == {"", *ABLATIONS}
+    assert all(len(genes_of(name)) == 2 for name in rows["perturbation"])
+    whole = rows[rows["variant"] == ""].set_index(["method", "perturbation"])
+    assert whole[["edistance", "mmd", "correlation_error", "l2"]].notna().all(axis=None)
+    assert whole.loc["Additive", "l2"].mean() < whole.loc["Ctrl Hist", "l2"].mean()
+    assert whole["pds"].between(0, 1).all()
+    table = pd.read_csv(tmp_path / "combinations" / "tables" / "combinations.csv")
+    assert {f"{SUBJECT}, {variant}" for variant in ABLATIONS} < set(table["point"])
+    pairs = pd.read_csv(tmp_path / "combinations" / "tables" / "combinations_paired.csv")
+    assert set(pairs["metric"]) == set(COLUMNS)
+    one = pairs[(pairs["metric"] == "l2") & (pairs["point"] == "Additive")].iloc[0]
+    difference = whole.loc[SUBJECT, "l2"] - whole.loc["Additive", "l2"]
+    assert one["difference"] == pytest.approx(difference.mean())
+
+
+def test_single_perturbations_are_always_trained_on(tmp_path):
+    data = prepare(Combinations(out=tmp_path), [5], pairs=Pairs(False, SIMULATION))
+    n_genes = np.array([len(genes_of(name)) for name in data.perturbations])
+    assert (data.folds[n_genes == 1] == 10).all()
+    assert sorted(set(data.folds[n_genes == 2])) == list(range(10))
+    assert (on_genes(data).vectors.sum(1) == n_genes).all()
+    single = {name: vector for name, vector in zip(data.perturbations, data.vectors, strict=True) if "+" not in name}
+    pair = int(np.flatnonzero(n_genes == 2)[0])
+    expected = np.mean([single[gene] for gene in genes_of(data.perturbations[pair])], axis=0)
+    np.testing.assert_allclose(data.vectors[pair], expected, rtol=1e-6)
+
+
+def test_each_ablation_changes_one_part():
+    options = Combinations(ablation_folds=1)
+    jobs = jobs_of(options, METHODS)
+    ablated = {job.variant: job.settings.flow for job in jobs if job.variant}
+    assert set(ablated) == set(ABLATIONS)
+    for variant, changed in ABLATIONS.items():
+        assert ablated[variant] == replace(options.flow, **changed)
+        assert ablated[variant] != options.flow
+
+
+def test_a_screen_with_too_few_pairs_is_refused(tmp_path):
+    simulation = replace(SIMULATION, n_pairs=7, n_cells=4_100)
+    with pytest.raises(InputError, match="--folds 10: the screen has 7 pairs, of which 7 can be held out"):
+        prepare(Combinations(out=tmp_path), [5], pairs=Pairs(False, simulation))
