@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from analysis.combinations import draw_combinations
+from histpert.celltarnet.prior import network_prior
 from histpert.celltarnet.settings import FlowSettings
 from histpert.command_line import absolute
-from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
 from histpert.models.celltarnet import CellSettings
-from histpert.multi_hot import multi_hot
 from histpert.screens import PRESETS, Simulation
-from studies.data import Pairs, StudyData, check_writable, prepare
+from studies.data import Pairs, check_writable, prepare
 from studies.engine import run_study
 from studies.gene_graph import ON_GRAPH, with_gene_graph
 from studies.options import SIMULATED, StudyOptions, run_script
 from studies.plan import Job
+from studies.trial import open_store
+from studies.whole_cells import check_memory, on_genes, say_density
 
 NAME = "combinations"
 ON_GENES = ("Additive", "Ridge", "CellTARNet")
@@ -63,6 +64,9 @@ class Combinations(StudyOptions):
     """Learning rate of CellTARNet."""
     ablation_folds: int = 3
     """Folds in which CellTARNet is tried with one part left out; 0 for none."""
+    gene_network: Path | None = None
+    """Table (.csv, .tsv) of edges between genes, in its first two columns, which say what genes attend to in
+    CellTARNet; default: correlations over training cells."""
     gene_sets: Path | None = None
     """Gene sets for GEARS, which is left out without; the simulated screen has its own."""
 
@@ -70,26 +74,24 @@ class Combinations(StudyOptions):
         super().__post_init__()
         if self.bins < 2 or self.n_genes < 2 or self.cell_epochs < 0 or self.ablation_folds < 0:
             raise InputError("--bins and --n-genes must be 2 or more, --cell-epochs and --ablation-folds 0 or more")
-        if self.gene_sets is not None:
-            object.__setattr__(self, "gene_sets", absolute(self.gene_sets, "--gene-sets"))
+        for name in ("gene_sets", "gene_network"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, absolute(getattr(self, name), f"--{name.replace('_', '-')}"))
 
-
-def on_genes(data: StudyData) -> StudyData:
-    """The same data, each perturbation as the genes that it perturbs."""
-    vectors = multi_hot(data.perturbations)
-    fingerprint = GeneEmbeddings("perturbed genes", data.perturbations, vectors).fingerprint()
-    return replace(data, embeddings="perturbed genes", embeddings_fingerprint=fingerprint, vectors=vectors)
+    @property
+    def of_cells(self) -> CellSettings:
+        """Settings of CellTARNet."""
+        own = {"epochs": self.cell_epochs, "learning_rate": self.cell_learning_rate, "flow": self.flow}
+        changed: dict[str, Any] = {**vars(self.model), **own}
+        return CellSettings(**changed)
 
 
 def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
     """All methods on all folds, then the ablations on some."""
-    own = {"epochs": options.cell_epochs, "learning_rate": options.cell_learning_rate, "flow": options.flow}
-    changed: dict[str, Any] = {**vars(options.model), **own}
-    of_cells = CellSettings(**changed)
-    settings = dict.fromkeys(methods, options.model) | {"CellTARNet": of_cells}
+    settings = dict.fromkeys(methods, options.model) | {"CellTARNet": options.of_cells}
     jobs = [Job(method, options.bins, fold, settings[method]) for fold in options.fold_numbers for method in methods]
     for variant, lacking in ABLATIONS.items():
-        ablated = replace(of_cells, flow=replace(options.flow, **lacking))
+        ablated = replace(options.of_cells, flow=replace(options.flow, **lacking))
         for fold in options.fold_numbers[: options.ablation_folds]:
             jobs.append(Job("CellTARNet", options.bins, fold, ablated, variant))
     return jobs
@@ -109,6 +111,11 @@ def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:
         print(f"without {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes", flush=True)
         methods = tuple(method for method in METHODS if method not in ON_GRAPH)
     data = prepare(options, [options.bins], with_coexpression="GEARS" in methods, with_cells=True, pairs=pairs)
+    store = open_store(data.store)
+    if options.gene_network is not None:
+        data = replace(data, attended=network_prior(options.gene_network, store.genes).numpy())
+    check_memory(options, data, store, options.of_cells)
+    say_density(data, store, options.of_cells, options.bins)
     of_method = dict.fromkeys(ON_GENES, on_genes(data))
     of_method |= {name: with_gene_graph(data, options.gene_sets, options) for name in methods if name in ON_GRAPH}
     study = run_study(NAME, options, data, jobs_of(options, methods), before, of_method=of_method)

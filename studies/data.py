@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from histpert.embeddings import GeneEmbeddings, Matched, match_genes, read_embeddings
 from histpert.errors import InputError
@@ -69,6 +69,7 @@ class StudyData:
         notes: What was guessed and left out.
         n_replicates: Bootstrap replicates of moments that the store has for this study.
         with_cells: Whether predictions are compared with the cells one by one too.
+        attended: Which genes each gene attends to in CellTARNet; None to choose them by correlation.
     """
 
     screen: str
@@ -82,6 +83,7 @@ class StudyData:
     notes: tuple[str, ...]
     n_replicates: int = 0
     with_cells: bool = False
+    attended: Bool[np.ndarray, "gene gene"] | None = None
 
 
 def prepare(

@@ -13,9 +13,10 @@ from histpert.metrics.held_out import SCORED_AT_ONCE
 from histpert.models import celltarnet, gears
 from histpert.models.celltarnet import CellSettings
 from histpert.models.mlp_hist import n_parameters
+from histpert.settings import ModelSettings
 from studies.plan import Job, Plan
 
-__all__ = ["CONTEXT_BYTES", "gpu_share", "memory_fraction", "tensor_bytes", "trial_bytes"]
+__all__ = ["CONTEXT_BYTES", "gpu_share", "memory_fraction", "tensor_bytes", "trial_bytes", "whole_cell_bytes"]
 
 CONTEXT_BYTES = 800 << 20
 """What a process takes of a GPU before its first tensor: CUDA's context and libraries. Not measured here."""
@@ -94,7 +95,8 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     of_bins, of_genes = SCORING_ARRAYS
     scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
     if job.method == "CellTARNet":
-        return throughout + _whole_cells(job, store, n_features, min(job.settings.batch_size, n_training)) + scored
+        n_cells = int(store.moments.n_cells.sum())
+        return throughout + whole_cell_bytes(job.settings, n_genes, n_cells, n_features, n_training) + scored
     if job.method in ON_MOMENTS:
         weights = WEIGHT * gears.n_parameters(n_features, n_genes)
         step = 4 * min(job.settings.batch_size, n_training) * n_genes * gears.WIDTH * GEARS_ARRAYS
@@ -107,10 +109,10 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     return throughout + max(loss, step, 2 * weights + scored)
 
 
-def _whole_cells(job: Job, store: HistogramStore, n_features: int, batch_size: int) -> int:
-    """Cells, weights, and arrays of a step or of what is sampled."""
-    flow = job.settings.flow if isinstance(job.settings, CellSettings) else FlowSettings()
-    n_genes, n_cells = len(store.genes), int(store.moments.n_cells.sum())
+def whole_cell_bytes(settings: ModelSettings, n_genes: int, n_cells: int, n_features: int, n_training: int) -> int:
+    """Of CellTARNet cells, weights, and arrays of a step or of what is sampled."""
+    flow = settings.flow if isinstance(settings, CellSettings) else FlowSettings()
+    batch_size = min(settings.batch_size, n_training)
     weights = WEIGHT * celltarnet.n_parameters(n_features, n_genes, flow)
     in_step = batch_size * flow.cells_per_perturbation * (1 + bool(flow.denoise_weight))
     contrasted = bool(flow.contrast_weight) * 6 * min(flow.contrast_cells, batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -103,6 +104,7 @@ class Plan:
                 "n_threads": self.n_threads,
                 "n_replicates": self.data_of(job).n_replicates,
                 **asdict(job),
+                **({} if self.data_of(job).attended is None else {"attended": _digest(self.data_of(job).attended)}),
                 **({"with_cells": True} if self.data_of(job).with_cells else {}),
                 **({"external": self.external[job.method].fingerprint} if job.method in self.external else {}),
             }
@@ -127,3 +129,7 @@ class Plan:
             "flow": None if flow is None else json.dumps(flow),
             **settings,
         }
+
+
+def _digest(array: np.ndarray | None) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,6 +119,8 @@ def fit_and_score(
     counts = store.fold(job.fold, job.n_bins)
     with peak_memory_mb(device) as memory:
         training = training_targets(counts, store.moments, data.vectors, device)
+        if data.attended is not None:
+            training = replace(training, attended=torch.from_numpy(data.attended))
         held_out = held_out_targets(store, counts, device, data.n_replicates, data.with_cells)
         if job.method == CEILING:
             scores = ceiling_scores(store, counts, device, held_out, data.n_replicates, job.settings.seed)

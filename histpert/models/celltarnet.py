@@ -94,9 +94,10 @@ class CellTARNet:
         self._control, n_features = expression.of_control(), training.embeddings.shape[1]
         groups = [expression.of(number) for number in range(len(training.embeddings))]
         cells = torch.cat([group.cpu() for group in (self._control, *groups)])
-        scale, attended = CellScale(cells), attention_prior(pearson_correlations(cells), settings)
+        scale, attended = CellScale(cells), training.attended
+        if attended is None:
+            attended = attention_prior(pearson_correlations(cells), settings)
         del cells
-        self.attended_share = attended.double().mean().item()
         self._lower, self._width = training.lower, training.width
         self._control_masses, self._control_mean = training.control, training.control_mean
         with torch.random.fork_rng(devices=[]):

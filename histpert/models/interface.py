@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from histpert.cells import CellRows, Cells
@@ -52,6 +52,7 @@ class TrainingSet:
         control_spread: Reads those of the control cells.
         coexpression: Reads the most correlated genes of each gene.
         expression: Reads the cells of control and of each perturbation.
+        attended: Which genes each gene attends to in models of whole cells, where that is given.
     """
 
     embeddings: Float[Tensor, "perturbation feature"]
@@ -68,6 +69,7 @@ class TrainingSet:
     control_spread: Callable[[], Float[Tensor, "3 gene"]]
     coexpression: Callable[[], Coexpression]
     expression: Callable[[], GroupedExpression]
+    attended: Bool[Tensor, "gene gene"] | None = None
 
 
 class Method(Protocol):

@@ -11,8 +11,13 @@ import pytest
 from analysis.combinations import COLUMNS, SUBJECT
 from histpert.errors import InputError
 from histpert.multi_hot import genes_of
-from studies.combinations import ABLATIONS, METHODS, SIMULATION, Combinations, jobs_of, on_genes
+from studies import whole_cells
+from studies.combinations import ABLATIONS, METHODS, SIMULATION, Combinations, jobs_of
+from studies.combinations import main as combinations
 from studies.data import Pairs, prepare
+from studies.packing import whole_cell_bytes
+from studies.trial import open_store
+from studies.whole_cells import check_memory, on_genes, say_density
 
 
 @pytest.mark.ray
@@ -67,3 +72,36 @@ def test_a_screen_with_too_few_pairs_is_refused(tmp_path):
     simulation = replace(SIMULATION, n_pairs=7, n_cells=4_100)
     with pytest.raises(InputError, match="--folds 10: the screen has 7 pairs, of which 7 can be held out"):
         prepare(Combinations(out=tmp_path), [5], pairs=Pairs(False, simulation))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    options = Combinations(out=tmp_path_factory.mktemp("out"))
+    return prepare(options, [5], with_cells=True, pairs=Pairs(False, SIMULATION))
+
+
+def test_more_genes_than_memory_allows_are_refused_with_how_many_fit(data, monkeypatch):
+    options = Combinations(max_concurrent_trials=2, gpus_per_trial=0)
+    store, settings = open_store(data.store), options.of_cells
+    known = int(store.moments.n_cells.sum()), data.vectors.shape[1], len(data.perturbations)
+    monkeypatch.setattr(whole_cells, "available_bytes", lambda: 2 * whole_cell_bytes(settings, 60, *known))
+    check_memory(options, data, store, settings)
+    monkeypatch.setattr(whole_cells, "available_bytes", lambda: 2 * whole_cell_bytes(settings, 41, *known) + 10)
+    with pytest.raises(InputError, match=r"--n-genes 60: CellTARNet takes some .* GB a trial.* 41 genes fit"):
+        check_memory(options, data, store, settings)
+
+
+def test_the_density_of_the_prior_is_printed(data, capsys):
+    options, store = Combinations(), open_store(data.store)
+    say_density(data, store, options.of_cells, 5)
+    found = float(re.findall(r"attends to ([\d.]+) of 60 genes", capsys.readouterr().out)[0])
+    assert 10 <= found <= 20  # ten of each part, of which some are the same
+    ring = np.roll(np.eye(60, dtype=bool), 1, axis=1)
+    say_density(replace(data, attended=ring), store, options.of_cells, 5)
+    assert "attends to 1.0 of 60 genes" in capsys.readouterr().out
+
+
+def test_a_network_of_other_genes_is_refused(tmp_path):
+    (tmp_path / "net.tsv").write_text("a\tb\nTP53\tMYC\n")
+    with pytest.raises(InputError, match=r"--gene-network .* no edge is between two of the screen's genes"):
+        combinations(Combinations(out=tmp_path, smoke=True, gene_network=tmp_path / "net.tsv"))
