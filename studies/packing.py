@@ -9,6 +9,7 @@ import numpy as np
 from histpert.celltarnet.settings import FlowSettings
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
+from histpert.metrics import joint
 from histpert.metrics.held_out import SCORED_AT_ONCE
 from histpert.models import celltarnet, gears
 from histpert.models.celltarnet import CellSettings
@@ -67,6 +68,9 @@ SCORING_ARRAYS = 10.5, 48
 """Float64 numbers of the perturbations that are scored at once, per bin and per gene: what was observed and predicted,
 and what their scores are worked out from."""
 
+CELL_ARRAYS, DISTANCE_ARRAYS = 9, 12
+"""Float64 arrays of the cells that are drawn of perturbations scored at once, and of distances between them."""
+
 CONTROL_BYTES = 36
 """Of a bin of control: three float32, two float64, and 8 bytes for edges, of which there are four a gene."""
 
@@ -93,7 +97,10 @@ def tensor_bytes(plan: Plan, job: Job, store: HistogramStore) -> int:
     throughout = counts + sums + embeddings_and_orders + held_out + CONTROL_BYTES * n_genes * job.n_bins
 
     of_bins, of_genes = SCORING_ARRAYS
-    scored = ceil(8 * min(SCORED_AT_ONCE, n_held_out) * n_genes * (of_bins * job.n_bins + of_genes))
+    n_scored = min(SCORED_AT_ONCE, n_held_out)
+    scored = ceil(8 * n_scored * n_genes * (of_bins * job.n_bins + of_genes))
+    if plan.data_of(job).with_cells:
+        scored += 8 * joint.MOST_CELLS * (n_scored * n_genes * CELL_ARRAYS + joint.MOST_CELLS * DISTANCE_ARRAYS)
     if job.method == "CellTARNet":
         n_cells = int(store.moments.n_cells.sum())
         return throughout + whole_cell_bytes(job.settings, n_genes, n_cells, n_features, n_training) + scored
