@@ -84,7 +84,7 @@ def assign_pair_folds(
     known = set(perturbations)
     pairs = [number for number, name in enumerate(perturbations) if len(genes_of(name)) == 2]
     held_out = [n for n in pairs if any_pair or known.issuperset(genes_of(perturbations[n]))]
-    if n_folds < 2 or len(held_out) < n_folds:
+    if len(held_out) < n_folds:
         lacking = sorted({gene for n in pairs for gene in genes_of(perturbations[n])} - known)
         without = f"; of the others these genes were not perturbed alone: {some(lacking)}" if lacking else ""
         raise InputError(

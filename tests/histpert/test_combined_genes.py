@@ -53,6 +53,12 @@ def test_the_norman_slice_has_its_pairs():
     assert (assign_pair_folds(screen.perturbations, 10, 0, any_pair=True) < 10).sum() == 15
 
 
+@pytest.mark.parametrize("n_folds", [1, 0, -3])
+def test_fewer_than_two_folds_over_pairs_are_refused_as_such(n_folds):
+    with pytest.raises(InputError, match=f"--folds {n_folds}: cross-validation needs at least 2 folds"):
+        assign_pair_folds(["A", "A+B", "A+C", "B", "B+C", "C"], n_folds, 0)
+
+
 def test_a_simulated_screen_in_memory_is_that_of_the_file_with_its_pairs(tmp_path):
     simulation = replace(PRESETS["easy"], n_perturbations=20, n_pairs=15, n_cells=4_600)
     write_screen(tmp_path / "s.h5ad", 3, simulation)
@@ -68,6 +74,7 @@ def test_the_most_expressed_genes_are_chosen_by_control_cells():
     mean = np.asarray(screen.control.mean(axis=0))[0]
     assert set(chosen.genes) == {screen.genes[gene] for gene in np.argsort(mean)[-30:]}
     assert list(chosen.genes) == sorted(chosen.genes)
+    assert chosen.notes[-1] == "the 30 most expressed of 200 genes, by their mean over control cells"
     number = screen.genes.index(chosen.genes[7])
     assert (chosen.expression[:, 7] != screen.expression[:, number]).nnz == 0
 
