@@ -3,7 +3,9 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,35 @@ def test_single_perturbations_are_always_trained_on(tmp_path):
     pair = int(np.flatnonzero(n_genes == 2)[0])
     expected = np.mean([single[gene] for gene in genes_of(data.perturbations[pair])], axis=0)
     np.testing.assert_allclose(data.vectors[pair], expected, rtol=1e-6)
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """A screen of combinations, and a table that lacks the gene D, as options."""
+    labels = ["control", "A", "B", "C", "A+B", "C+A", "C+B", "D+A", "C+B+A"] * 6
+    counts = np.random.default_rng(0).poisson(2.0 ** np.arange(6), (len(labels), 6)).astype(np.float32)
+    obs = pd.DataFrame({"perturbation": labels}, index=[f"c{number}" for number in range(len(labels))])
+    anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=list("ABCXYZ"))).write_h5ad(folder / "s.h5ad")
+    vectors = np.array([[1, 0, 4], [3, 2, 0], [-2, 7, 8]], dtype=np.float32)
+    np.savez(folder / "e.npz", genes=np.array(["A", "B", "C"]), vectors=vectors)
+    return {"screen": folder / "s.h5ad", "embeddings": (folder / "e.npz",), "out": folder / "out", "folds": 3}
+
+
+def test_a_combination_has_the_average_of_its_genes_and_none_where_one_lacks_it(tmp_path):
+    data = prepare(Combinations(**written(tmp_path)), [5], pairs=Pairs(False, SIMULATION, 4))
+    assert data.perturbations == ("A", "A+B", "A+B+C", "A+C", "B", "B+C", "C")
+    assert data.notes[-1] == "left out 1 perturbations without an embedding: A+D"
+    expected = [[1, 0, 4], [2, 1, 2], [2 / 3, 3, 4], [-0.5, 3.5, 6], [3, 2, 0], [0.5, 4.5, 4], [-2, 7, 8]]
+    scale = data.vectors[0, 0]  # that of the table as it is read
+    np.testing.assert_allclose(data.vectors, scale * np.array(expected), rtol=1e-6)
+    assert open_store(data.store).genes == ("C", "X", "Y", "Z")  # counts grow with a gene's number
+    assert sorted(data.folds[[1, 3, 5]]) == [0, 1, 2]
+    assert set(data.folds[[0, 2, 4, 6]]) == {3}
+
+
+def test_a_screen_of_combinations_is_not_read_in_shards(tmp_path):
+    options = Combinations(**written(tmp_path), shards=2)
+    with pytest.raises(InputError, match="--shards 2: a screen of combinations is read by one process"):
+        prepare(options, [5], pairs=Pairs(False, SIMULATION))
 
 
 def test_each_ablation_changes_one_part():
