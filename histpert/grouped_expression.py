@@ -1,4 +1,4 @@
-"""Cells that a model may train on: those of control and of the training perturbations of a fold."""
+"""Cells of control and of some perturbations of a fold, one by one: those it trains on, or those it holds out."""
 
 from __future__ import annotations
 

@@ -29,9 +29,11 @@ def fold(tmp_path_factory):
     )
     screen = simulate_screen(3, simulation).screen
     folds = assign_folds(screen.perturbations, 2, 0)
-    store = open_or_build(tmp_path_factory.mktemp("stores"), screen, folds, [N_BINS], n_replicates=N_REPLICATES)
+    store = open_or_build(
+        tmp_path_factory.mktemp("stores"), screen, folds, [N_BINS], n_replicates=N_REPLICATES, with_cells=True
+    )
     counts = store.fold(0, N_BINS)
-    return store, counts, held_out_targets(store, counts, CPU, N_REPLICATES)
+    return store, counts, held_out_targets(store, counts, CPU, N_REPLICATES, with_cells=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,14 @@ def ceiling(fold):
 def test_every_metric_has_a_ceiling_for_every_perturbation(ceiling):
     assert list(ceiling) == list(METRICS)
     assert all(np.isfinite(values).all() for values in ceiling.values())
+
+
+def test_a_perfect_prediction_draws_cells_like_those_observed(fold, ceiling):
+    _, _, held_out = fold
+    cells = [held_out.whole_cells.of(int(row)).double() for row in held_out.rows]
+    apart = [torch.cdist(of, held_out.whole_cells.of_control().double()[: len(of)]).mean() for of in cells]
+    assert abs(ceiling["edistance"].mean()) < 0.01 * np.mean(apart)
+    assert abs(ceiling["mmd"].mean()) < 0.01
 
 
 def test_a_perfect_prediction_has_no_squared_error_beyond_sampling(fold, ceiling):

@@ -111,10 +111,11 @@ def test_every_weight_of_the_encoder_has_a_gradient():
 
 def test_the_density_adds_to_one():
     flow, _, context = made(n_genes=2)
-    ends = torch.linspace(-12, 12, 1_201, dtype=torch.float64)
-    grid = torch.cartesian_prod(ends, ends)
-    density = flow.log_density(grid, context[:1].expand(len(grid), -1, -1)).exp()
-    assert density.sum() * (ends[1] - ends[0]) ** 2 == pytest.approx(1, abs=1e-3)
+    ends = torch.linspace(-12, 12, 481, dtype=torch.float64)
+    with torch.no_grad():
+        rows = [torch.cartesian_prod(end[None], ends) for end in ends]
+        mass = sum(flow.log_density(row, context[:1].expand(len(row), -1, -1)).exp().sum() for row in rows)
+    assert mass * (ends[1] - ends[0]) ** 2 == pytest.approx(1, abs=1e-3)
 
 
 def mixture(n_dimensions):
