@@ -46,5 +46,6 @@ def test_weights_add_to_one_and_two_of_the_grid_are_not_printed():
 
 def test_the_file_is_shipped():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["analysis"] == [published._FILE.name]
-    assert published._FILE.is_file()
+    files = published._FILE, published._FILE_OF_PAIRS
+    assert settings["package-data"]["analysis"] == [file.name for file in files]
+    assert all(file.is_file() for file in files)

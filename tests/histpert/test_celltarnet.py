@@ -192,7 +192,7 @@ def test_parameters_are_counted():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"width": 30}, "--width 30: must be a multiple of --heads 4"),
+        ({"width": 31}, "--width 31: must be a multiple of --heads 2"),
         ({"blocks": 0}, "--blocks 0"),
         ({"temperature": 0.0}, "--temperature 0"),
         ({"noise": -1.0}, "--noise -1"),

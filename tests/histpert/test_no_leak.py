@@ -110,7 +110,8 @@ def unlike(left: dict[str, Any], right: dict[str, Any]) -> set[str]:
 def fold_arrays(counts: FoldCounts, training: TrainingSet) -> dict[str, Any]:
     """All that a fold's training reads."""
     read = {"spread", "control_spread", "coexpression", "expression"}
-    names = [field.name for field in fields(training) if field.name not in read]
+    assert training.attended is None  # from a file, if at all
+    names = [field.name for field in fields(training) if field.name not in {*read, "attended"}]
     return {
         "lower": counts.edges.lower,
         "width": counts.edges.width,

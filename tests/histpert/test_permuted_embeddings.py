@@ -48,7 +48,8 @@ def scores(simulated, tmp_path_factory):
     """Every metric for every perturbation: by embeddings for the network, and for the floors, which look at none."""
     screen = simulated.screen
     folds = assign_folds(screen.perturbations, N_FOLDS, 0)
-    store = open_or_build(tmp_path_factory.mktemp("store"), screen, folds, [N_BINS], n_replicates=N_REPLICATES)
+    folder = tmp_path_factory.mktemp("store")
+    store = open_or_build(folder, screen, folds, [N_BINS], n_replicates=N_REPLICATES, with_cells=True)
 
     def cross_validated(method, vectors):
         found = {metric: np.full(len(folds), np.nan) for metric in METRICS}
@@ -57,7 +58,7 @@ def scores(simulated, tmp_path_factory):
             model = METHODS[method](SETTINGS)
             deque(model.fit(training_targets(counts, store.moments, vectors, CPU)), maxlen=0)
             predicted = model.predict(torch.from_numpy(vectors[counts.held_out]))
-            held_out = held_out_targets(store, counts, CPU, N_REPLICATES)
+            held_out = held_out_targets(store, counts, CPU, N_REPLICATES, with_cells=True)
             for metric, values in evaluate(predicted, held_out).items():
                 found[metric][counts.held_out] = values
         return found
