@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +10,9 @@ import numpy as np
 import tyro
 
 from histpert.command_line import absolute
-from histpert.embeddings import EmbeddingOptions, match_genes, read_embeddings
+from histpert.embeddings import EmbeddingOptions, match_perturbations, read_embeddings
 from histpert.errors import InputError
-from histpert.screens import ReadOptions, assign_cluster_folds, assign_folds, open_screen
+from histpert.screens import ReadOptions, assign_cluster_folds, assign_folds, assign_pair_folds, open_screen
 from histpert.screens.fold_files import fold_fingerprint, write_fold_file
 
 __all__ = ["Folds"]
@@ -32,8 +32,9 @@ class Folds:
     """The same seed and perturbations give the same folds."""
     embeddings: tuple[Path, ...] = ()
     """Gene embeddings: perturbations without one are left out, as studies leave them out."""
-    hold_out: Literal["random", "clusters"] = "random"
-    """What a fold holds out: perturbations drawn at random, or whole clusters of embeddings."""
+    hold_out: Literal["random", "clusters", "pairs"] = "random"
+    """What a fold holds out: perturbations drawn at random; whole clusters of embeddings; or pairs of genes that were
+    perturbed alone too, as `studies/combinations.py` does, in which all other perturbations are trained on."""
     names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     read: ReadOptions = field(default_factory=ReadOptions)
 
@@ -44,20 +45,28 @@ class Folds:
         if self.hold_out == "clusters" and not self.embeddings:
             raise InputError("--hold-out clusters needs --embeddings")
         out = absolute(self.out, "--out")
-        with open_screen(absolute(self.screen), self.read) as opened:
+        read = replace(self.read, combinations=True) if self.hold_out == "pairs" else self.read
+        with open_screen(absolute(self.screen), read) as opened:
             perturbations, notes = opened.perturbations, opened.notes
         for note in notes:
             print(f"  {note}")
         vectors = None
         if self.embeddings:
             embeddings = read_embeddings([absolute(path, "--embeddings") for path in self.embeddings], self.names)
-            found = match_genes(embeddings, perturbations, self.names.aliases)
+            found = match_perturbations(embeddings, perturbations, self.names.aliases)
             if found.missing:
                 print(f"  left out {len(found.missing)} perturbations without an embedding: {', '.join(found.missing)}")
             perturbations = tuple(name for name in perturbations if name not in set(found.missing))
             vectors = found.embeddings.lookup(perturbations)
         if self.hold_out == "clusters" and vectors is not None:
             folds = assign_cluster_folds(vectors, self.folds, self.seed)
+        elif self.hold_out == "pairs":
+            folds = assign_pair_folds(perturbations, self.folds, self.seed)
+            held_out = folds < self.folds
+            perturbations = tuple(
+                name for name, is_held_out in zip(perturbations, held_out, strict=True) if is_held_out
+            )
+            folds = folds[held_out]
         else:
             folds = assign_folds(perturbations, self.folds, self.seed)
         write_fold_file(out, perturbations, folds)

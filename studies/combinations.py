@@ -74,6 +74,8 @@ class Combinations(StudyOptions):
         super().__post_init__()
         if self.bins < 2 or self.n_genes < 2 or self.cell_epochs < 0 or self.ablation_folds < 0:
             raise InputError("--bins and --n-genes must be 2 or more, --cell-epochs and --ablation-folds 0 or more")
+        if self.hold_out != "random":
+            raise InputError(f"--hold-out {self.hold_out}: folds hold out pairs, leave it out")
         for name in ("gene_sets", "gene_network"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, absolute(getattr(self, name), f"--{name.replace('_', '-')}"))

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from histpert.embeddings import GeneEmbeddings, Matched, match_genes, read_embeddings
+from histpert.embeddings import GeneEmbeddings, combined_embeddings, match_perturbations, read_embeddings
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
-from histpert.multi_hot import genes_of
 from histpert.screens import (
     PRESETS,
     GroupedCells,
@@ -124,7 +123,12 @@ def prepare(
                 print(f"  {note}", flush=True)
         vectors, n_folds = embeddings.lookup(screen.perturbations), n_folds or options.folds
         if options.folds_file and kept is None:
-            folds = folds_of(read_fold_file(options.folds_file), screen.perturbations, options.folds_file)
+            folds = folds_of(
+                read_fold_file(options.folds_file),
+                screen.perturbations,
+                options.folds_file,
+                trained_on=pairs is not None,
+            )
         elif pairs is not None:
             folds = assign_pair_folds(screen.perturbations, n_folds, options.model.seed, pairs.any_pair)
         elif options.hold_out == "clusters":
@@ -189,25 +193,6 @@ def _of_genes(screen: Screen, pairs: Pairs | None) -> Screen:
     return screen.most_expressed(pairs.n_genes)
 
 
-def _matched(embeddings: GeneEmbeddings, perturbations: Sequence[str], aliases: Path | None) -> Matched:
-    """Embeddings of perturbations; that of a combination is the average over its genes, of which none may lack one."""
-    genes = list(dict.fromkeys(gene for name in perturbations for gene in genes_of(name)))
-    found = match_genes(embeddings, genes, aliases)
-    combined = _with_combinations(found.embeddings, perturbations)
-    missing = tuple(name for name in perturbations if name not in set(combined.genes))
-    return found._replace(embeddings=combined, missing=missing)
-
-
-def _with_combinations(embeddings: GeneEmbeddings, perturbations: Sequence[str]) -> GeneEmbeddings:
-    """Of the perturbations of which all genes have one."""
-    known = set(embeddings.genes)
-    names = tuple(name for name in perturbations if known.issuperset(genes_of(name)))
-    if not names:
-        return replace(embeddings, genes=(), vectors=embeddings.vectors[:0])
-    vectors = np.stack([embeddings.lookup(genes_of(name)).mean(axis=0) for name in names])
-    return replace(embeddings, genes=names, vectors=vectors)
-
-
 @contextmanager
 def _screen_and_embeddings(
     options: StudyOptions, progress: Progress, kept: Collection[str] | None, pairs: Pairs | None
@@ -220,14 +205,14 @@ def _screen_and_embeddings(
         simulated = simulate_screen(options.model.seed, simulation, with_pairs=pairs is not None)
         screen = _of_genes(simulated.screen, pairs)
         screen = screen if kept is None else screen.with_perturbations(kept)
-        yield screen, _with_combinations(simulated.embeddings["good"], screen.perturbations), screen.notes
+        yield screen, combined_embeddings(simulated.embeddings["good"], screen.perturbations), screen.notes
         return
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
     embeddings = read_embeddings(options.embeddings, options.names)
     read = options.read if pairs is None else replace(options.read, combinations=True)
     with open_screen(options.screen, read, options.working_space(), progress) as opened:
-        found = _matched(embeddings, opened.perturbations, options.names.aliases)
+        found = match_perturbations(embeddings, opened.perturbations, options.names.aliases)
         if not found.embeddings.genes:
             raise InputError(
                 f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: the screen has "

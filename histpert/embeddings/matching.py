@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,10 @@ from jaxtyping import Float
 from histpert.embeddings.aliases import AliasTable
 from histpert.embeddings.gene_embeddings import GeneEmbeddings
 from histpert.embeddings.proposals import propose
+from histpert.multi_hot import genes_of
 from histpert.wording import some
 
-__all__ = ["Matched", "match_genes"]
+__all__ = ["Matched", "combined_embeddings", "match_genes", "match_perturbations"]
 
 
 class Matched(NamedTuple):
@@ -30,6 +32,30 @@ class Matched(NamedTuple):
     embeddings: GeneEmbeddings
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+def match_perturbations(
+    embeddings: GeneEmbeddings, perturbations: Sequence[str], aliases: Path | None = None
+) -> Matched:
+    """Embeddings of perturbations; that of a combination is the average over its genes, of which none may lack one.
+
+    Raises:
+        InputError: The table of aliases is missing or laid out otherwise.
+    """
+    found = match_genes(embeddings, [gene for name in perturbations for gene in genes_of(name)], aliases)
+    combined = combined_embeddings(found.embeddings, perturbations)
+    known = set(combined.genes)
+    return found._replace(embeddings=combined, missing=tuple(name for name in perturbations if name not in known))
+
+
+def combined_embeddings(embeddings: GeneEmbeddings, perturbations: Sequence[str]) -> GeneEmbeddings:
+    """Of the perturbations of which all genes have one: averages over those genes."""
+    known = set(embeddings.genes)
+    names = tuple(name for name in perturbations if known.issuperset(genes_of(name)))
+    if not names:
+        return replace(embeddings, genes=(), vectors=embeddings.vectors[:0])
+    vectors = np.stack([embeddings.lookup(genes_of(name)).mean(axis=0) for name in names])
+    return replace(embeddings, genes=names, vectors=vectors)
 
 
 def match_genes(embeddings: GeneEmbeddings, wanted: Sequence[str], aliases: Path | None = None) -> Matched:

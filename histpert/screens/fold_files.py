@@ -21,7 +21,7 @@ COLUMNS = ["perturbation", "fold"]
 
 
 def write_fold_file(path: Path, perturbations: Sequence[str], folds: Int[np.ndarray, "perturbation"]) -> None:
-    """Write a row per perturbation, with the number of the fold that holds it out.
+    """Write a row for each perturbation that is held out, with the number of the fold that does so.
 
     Raises:
         InputError: The file cannot be written, or is none that can be read again.
@@ -59,17 +59,28 @@ def read_fold_file(path: Path) -> dict[str, int]:
     return folds
 
 
-def folds_of(folds: dict[str, int], perturbations: Sequence[str], path: Path) -> Int[np.ndarray, "perturbation"]:
+def folds_of(
+    folds: dict[str, int], perturbations: Sequence[str], path: Path, trained_on: bool = False
+) -> Int[np.ndarray, "perturbation"]:
     """The folds of a screen's perturbations; others of the file are passed over.
+
+    Args:
+        folds: Of the file.
+        perturbations: Of the screen.
+        path: The file.
+        trained_on: Whether those that the file does not name have the number after the last fold, and are trained on
+            in every one.
 
     Raises:
         InputError: One has none, or a fold has none of them.
     """
-    if lacking := [name for name in perturbations if name not in folds]:
+    lacking = [name for name in perturbations if name not in folds]
+    if lacking and not trained_on:
         raise InputError(
             f"--folds-file {path} has no fold for {len(lacking)} perturbations of the screen: {some(lacking)}"
         )
-    found = np.array([folds[name] for name in perturbations], dtype=np.int64)
+    after = max(folds.values()) + 1
+    found = np.array([folds.get(name, after) for name in perturbations], dtype=np.int64)
     if empty := sorted(set(folds.values()) - set(found.tolist())):
         raise InputError(
             f"--folds-file {path}: fold {some(map(str, empty))} holds out no perturbation of the screen that has an "

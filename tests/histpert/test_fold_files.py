@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import anndata
@@ -14,7 +15,8 @@ from histpert.errors import InputError
 from histpert.screens import assign_cluster_folds, assign_folds
 from histpert.screens.fold_files import fold_fingerprint, folds_of, read_fold_file, write_fold_file
 from histpert.settings import ModelSettings
-from studies.data import prepare
+from studies.combinations import SIMULATION
+from studies.data import Pairs, prepare
 from studies.options import StudyOptions
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,32 @@ def test_a_study_draws_the_folds_that_the_command_writes_and_takes_them_from_the
     assert options.fold_numbers == (0, 1, 2)
     taken = prepare(options, [5])
     assert taken.folds.tolist() == ((drawn.folds + 1) % 3).tolist()
+
+
+def test_folds_over_pairs_are_those_that_the_study_draws_and_takes_from_the_file(tmp_path):
+    random, genes = np.random.default_rng(0), GENES[:6]
+    pairs = [f"{first}+{second}" for first, second in combinations(genes, 2)]
+    names = [*genes, *pairs[:8], f"{genes[0]}+{GENES[7]}", f"{genes[1]}+{GENES[8]}"]  # G7 not alone; no vector of G8
+    obs = pd.DataFrame({"perturbation": ["control"] * 30 + names * 5})
+    obs.index = obs.index.map(str)
+    screen = anndata.AnnData(random.poisson(2.0, (len(obs), 8)).astype(np.float32), obs=obs)
+    screen.var_names = [f"G{n}" for n in range(8)]
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    np.savez(tmp_path / "emb.npz", genes=np.array(GENES[:8]), vectors=random.normal(size=(8, 4)).astype(np.float32))
+    inputs = "--embeddings", tmp_path / "emb.npz", "--hold-out", "pairs", "--folds", 3, "--out", tmp_path / "folds.csv"
+    run = histpert(tmp_path / "screen.h5ad", *inputs)
+    assert run.returncode == 0, run.stderr
+    assert "left out 1 perturbations without an embedding: G1+G8" in run.stdout
+    written = read_fold_file(tmp_path / "folds.csv")
+    assert sorted(written) == sorted(pairs[:8])
+    given = {"screen": str(tmp_path / "screen.h5ad"), "embeddings": (tmp_path / "emb.npz",), "out": tmp_path}
+    over_pairs = Pairs(False, SIMULATION, None)
+    drawn = prepare(StudyOptions(**given, folds=3), [5], pairs=over_pairs)
+    assert set(drawn.perturbations) == set(names) - {"G1+G8"}
+    expected = {name: written.get(name, 3) for name in drawn.perturbations}
+    assert dict(zip(drawn.perturbations, drawn.folds.tolist(), strict=True)) == expected
+    taken = prepare(StudyOptions(**given, folds_file=tmp_path / "folds.csv"), [5], pairs=over_pairs)
+    assert taken.folds.tolist() == drawn.folds.tolist()
 
 
 def test_without_embeddings_all_perturbations_have_a_fold(files, tmp_path):
