@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import cos, pi
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from histpert.memory import keep_freed_memory
 from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
 
-__all__ = ["Replayed", "Steps", "batch_orders", "recorded", "train"]
+__all__ = ["Replayed", "Steps", "batch_orders", "rate_at", "recorded", "train"]
+
+RISING = 0.05
+"""Share of the epochs in which a learning rate that is decayed rises."""
 
 WARM_UP = 3
 """Steps of a size before one is recorded, as torch asks for."""
@@ -31,6 +35,7 @@ def train(
     *,
     is_static: bool = True,
     after_epoch: Callable[[], object] = lambda: None,
+    is_decayed: bool = False,
 ) -> Iterator[Float[Tensor, ""]]:
     """Train with AdamW on shuffled batches of perturbations (section 4.1).
 
@@ -46,6 +51,7 @@ def train(
         is_static: Whether `loss_of` does the same to every batch of a size: a GPU then records a step and replays it,
             since a small network's step takes the time of starting its some hundred kernels one by one.
         after_epoch: Called before an epoch's state is kept, which has what this leaves in the network's buffers.
+        is_decayed: Whether the learning rate rises over the first epochs, and falls as a cosine to 0 at the end.
 
     Yields:
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
@@ -67,6 +73,9 @@ def train(
     orders = batch_orders(len(embeddings), settings).to(device)
     first = _restore(checkpoint, network, optimizer)
     for epoch, order in enumerate(orders[first:], start=first):
+        if is_decayed:
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate_at(epoch, settings.epochs)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch)).generate_state(1)[0]))
             network.train()
@@ -156,6 +165,14 @@ def recorded(step: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         step()
     return graph.replay
+
+
+def rate_at(epoch: int, n_epochs: int) -> float:
+    """Share of the learning rate in an epoch: from nothing up in the first ones, then down half a cosine."""
+    rising = max(1, round(RISING * n_epochs))
+    if epoch < rising:
+        return (epoch + 1) / rising
+    return (1 + cos(pi * (epoch - rising) / (n_epochs - rising))) / 2
 
 
 def batch_orders(n_training: int, settings: ModelSettings) -> Int[Tensor, "epoch perturbation"]:

@@ -32,9 +32,9 @@ ON_GENES = ("Additive", "Ridge", "CellTARNet")
 """Methods that are told which genes are perturbed, and no more; the others take embeddings, averaged."""
 METHODS = ("Ctrl Hist", "MLP+Hist", "MLP+Hist copula", "GEARS", *ON_GENES)
 SIMULATION = replace(
-    PRESETS["easy"], n_perturbations=24, n_pairs=60, n_genes=60, n_cells=9_400, log_rate_mean=0.3, log_rate_spread=1.0
+    PRESETS["easy"], n_perturbations=20, n_pairs=120, n_genes=60, n_cells=12_000, log_rate_mean=0.3, log_rate_spread=1.0
 )
-"""The default screen: half of its pairs do not add up."""
+"""The default screen: 120 of the 190 pairs of 20 genes, of which half do not add up."""
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "without contrast": {"contrast_weight": 0.0},
     "without prior": {"sparse_k": 0, "low_rank_k": 0},
@@ -58,11 +58,15 @@ class Combinations(StudyOptions):
     bins: int = 15
     """Number of bins."""
     flow: FlowSettings = field(default_factory=FlowSettings)
-    cell_epochs: int = 300
-    """Epochs of CellTARNet; --epochs are those of the other networks."""
-    cell_learning_rate: float = 3e-3
+    cell_epochs: int = CellSettings.epochs
+    """Epochs of CellTARNet; --epochs are those of the other networks, and so on."""
+    cell_learning_rate: float = CellSettings.learning_rate
     """Learning rate of CellTARNet."""
-    ablation_folds: int = 3
+    cell_weight_decay: float = CellSettings.weight_decay
+    """Weight decay of CellTARNet."""
+    cell_batch_size: int = CellSettings.batch_size
+    """Perturbations per step of CellTARNet."""
+    ablation_folds: int = 2
     """Folds in which CellTARNet is tried with one part left out; 0 for none."""
     gene_network: Path | None = None
     """Table (.csv, .tsv) of edges between genes, in its first two columns, which say what genes attend to in
@@ -83,9 +87,9 @@ class Combinations(StudyOptions):
     @property
     def of_cells(self) -> CellSettings:
         """Settings of CellTARNet."""
-        own = {"epochs": self.cell_epochs, "learning_rate": self.cell_learning_rate, "flow": self.flow}
-        changed: dict[str, Any] = {**vars(self.model), **own}
-        return CellSettings(**changed)
+        names = "epochs", "learning_rate", "weight_decay", "batch_size"
+        own = {name: getattr(self, f"cell_{name}") for name in names}
+        return CellSettings.like(self.model, **own, flow=self.flow)
 
 
 def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
@@ -105,7 +109,7 @@ def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:
     if options.smoke:
         flow = replace(options.flow, samples=50)
         options = replace(options, cell_epochs=2, model=replace(options.model, epochs=5), flow=flow, only_folds=(0,))
-        simulation = replace(SIMULATION, n_pairs=20, n_genes=30, n_cells=5_400)
+        simulation = replace(SIMULATION, n_perturbations=16, n_pairs=20, n_genes=30, n_cells=4_400)
     check_writable(options.out, NAME)
     pairs = Pairs(options.any_pair, simulation, options.n_genes)
     methods = METHODS

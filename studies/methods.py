@@ -17,6 +17,7 @@ from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.external import read_external
 from histpert.models import METHODS, WHOLE_CELLS
+from histpert.models.celltarnet import CellSettings
 from studies.data import N_REPLICATES, StudyData, check_writable, prepare
 from studies.engine import run_study
 from studies.gene_graph import ON_GRAPH, say_absent, with_gene_graph
@@ -110,8 +111,9 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
     )
     of_method = {method: with_gene_graph(data, options.gene_sets, options) for method in on_graph}
     external = options.read_external(data)
+    settings = {"CellTARNet": CellSettings.like(options.model, epochs=options.model.epochs)}
     jobs = [
-        Job(method, options.bins, fold, options.model)
+        Job(method, options.bins, fold, settings.get(method, options.model))
         for fold in options.fold_numbers
         for method in (*wanted, *external, *OF_ALL)
     ]

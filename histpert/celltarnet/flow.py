@@ -35,6 +35,7 @@ class ContextEncoder(nn.Module):
         self.start = nn.Parameter(torch.randn(1, 1, width) * EMBEDDING_SCALE)
         self.positions = nn.Parameter(torch.randn(n_genes + 2, width) * EMBEDDING_SCALE)
         self.of_value, self.of_perturbation = nn.Linear(1, width), nn.Linear(n_features, width)
+        nn.init.normal_(self.of_perturbation.weight)  # a perturbation of norm 1 is as large as what it stands beside
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,
@@ -66,8 +67,8 @@ class FlowBlock(nn.Module):
 
     The queries of a gene carry no value, of itself nor of others; in every layer they attend to the values of genes
     before it, so that a gene's parameters move with those alone that its mask names, however many layers there are. A
-    first token without a value is always attended to: a gene without others has one. The output starts at 0, the block
-    as the identity.
+    first token without a value is always attended to: a gene without others has one. Each gene has an output of its
+    own, which starts at 0, the block as the identity.
 
     Args:
         order: Genes in the order of the block.
@@ -93,9 +94,7 @@ class FlowBlock(nn.Module):
         self.layers = nn.ModuleList(Layer(width, settings.heads, settings.expansion) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width)
         self.norm_tokens = nn.LayerNorm(width)
-        self.out = nn.Linear(width, 2)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = nn.Parameter(torch.zeros(n_genes, width + 1, 2))
 
     def tokens(self, values: Float[Tensor, "cell some"], places: slice) -> Float[Tensor, "cell some width"]:
         """What is attended to of the genes at these places."""
@@ -107,15 +106,16 @@ class FlowBlock(nn.Module):
 
     def parameters_of(
         self,
-        queries: Float[Tensor, "cell query width"],
         contexts: list[KeysValues],
         tokens: list[KeysValues],
-        allowed: Bool[Tensor, "query token"],
+        places: slice,
     ) -> tuple[Float[Tensor, "cell query"], Float[Tensor, "cell query"]]:
-        """Shift and log scale of the genes of some queries."""
+        """Shift and log scale of the genes at these places, given the tokens up to the last of them."""
+        queries, allowed = self.queries[places].expand(len(contexts[0].keys), -1, -1), self.allowed[places]
         for layer, context, before in zip(self.layers, contexts, tokens, strict=True):
-            queries = layer(queries, context, before, allowed)
-        shift, scale = self.out(self.norm(queries)).unbind(-1)
+            queries = layer(queries, context, before, allowed[:, : before.keys.shape[2]])
+        weight, bias = self.out[places].split([queries.shape[-1], 1], dim=1)
+        shift, scale = (torch.einsum("cqw,qwp->cqp", self.norm(queries), weight) + bias[:, 0]).unbind(-1)
         return shift, LARGEST_SCALE * (scale / LARGEST_SCALE).tanh()
 
     def contexts(self, context: Float[Tensor, "cell token width"]) -> list[KeysValues]:
@@ -142,8 +142,7 @@ class FlowBlock(nn.Module):
         """Shift and log scale of all genes, in the block's order."""
         tokens = torch.cat([self.first_token(len(ordered)), self.tokens(ordered, slice(None))], dim=1)
         kept = [layer.own.kept(tokens) for layer in self._layers]
-        queries = self.queries.expand(len(ordered), -1, -1)
-        return self.parameters_of(queries, self.contexts(context), kept, self.allowed)
+        return self.parameters_of(self.contexts(context), kept, slice(None))
 
     def inverse(
         self, noise: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
@@ -160,8 +159,7 @@ class FlowBlock(nn.Module):
                 whole[:, :, :1] = part
         for place in range(n_genes):
             known = [KeysValues(*(part[:, :, : place + 1] for part in whole)) for whole in kept]
-            queries = self.queries[place].expand(n_cells, 1, -1)
-            shift, scale = self.parameters_of(queries, contexts, known, self.allowed[place : place + 1, : place + 1])
+            shift, scale = self.parameters_of(contexts, known, slice(place, place + 1))
             values[:, place] = (ordered[:, place] - shift[:, 0]) * (-scale[:, 0]).exp()
             token = self.tokens(values[:, place : place + 1], slice(place, place + 1))
             for layer, whole in zip(self._layers, kept, strict=True):

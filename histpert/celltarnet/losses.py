@@ -16,6 +16,9 @@ __all__ = ["CellBatch", "contrastive_loss", "info_nce", "training_loss"]
 LATENT_WIDTH = 64
 """Of the projection that latents are compared in."""
 
+DENOISED = 0.25
+"""Share of a step's control cells whose likelihood is taken: one of a small weight needs no more."""
+
 MOST_NEGATIVES = 2
 """Of each of the two kinds, for an anchor."""
 
@@ -40,7 +43,8 @@ def training_loss(
 ) -> Float[Tensor, ""]:
     """`NLL(post | pre + noise, c) + denoise_weight * NLL(pre | pre + noise, 0) + contrast_weight * InfoNCE`.
 
-    Likelihoods are per gene, so that weights mean the same for any number of genes.
+    Likelihoods are per gene, so that weights mean the same for any number of genes. That of control is of a share of
+    the step's control cells.
 
     Args:
         flow: The model.
@@ -54,8 +58,9 @@ def training_loss(
     context = flow.encoder(noisy, batch.perturbation)
     loss = -flow.log_density(batch.perturbed, context).mean() / n_genes
     if settings.denoise_weight:
-        without = flow.encoder(noisy, torch.zeros_like(batch.perturbation))
-        loss = loss - settings.denoise_weight * flow.log_density(batch.control, without).mean() / n_genes
+        some = slice(max(1, round(DENOISED * len(noise))))
+        without = flow.encoder(noisy[some], torch.zeros_like(batch.perturbation[some]))
+        loss = loss - settings.denoise_weight * flow.log_density(batch.control[some], without).mean() / n_genes
     n_anchors = min(settings.contrast_cells, len(noise) // batch.per_perturbation)
     if settings.contrast_weight and n_anchors > 1:
         loss = loss + settings.contrast_weight * contrastive_loss(flow, project, batch, context, n_anchors, settings)

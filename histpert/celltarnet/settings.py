@@ -28,19 +28,19 @@ class FlowSettings:
     """Layers of a block."""
     expansion: int = 2
     """Width of the layers between, in widths of tokens."""
-    cells_per_perturbation: int = 2
+    cells_per_perturbation: int = 4
     """Cells of each perturbation of a step."""
     noise: float = 0.5
     """Deviation of the noise on control cells in training, in deviations of the gene; 0 for none."""
     noise_in_sampling: bool = False
     """Put the same noise on the control cells that are sampled from."""
-    denoise_weight: float = 0.25
+    denoise_weight: float = 0.1
     """Of the likelihood of control cells given themselves with noise; 0 leaves it out."""
-    contrast_weight: float = 0.05
+    contrast_weight: float = 0.01
     """Of the contrastive loss; 0 leaves it out."""
     temperature: float = 0.2
     """Of the contrastive loss."""
-    contrast_cells: int = 8
+    contrast_cells: int = 4
     """Cells of a step that are anchors."""
     sparse_k: int = 10
     """Genes that a gene attends to for their correlation with it; 0 for none."""

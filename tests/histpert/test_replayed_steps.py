@@ -8,7 +8,7 @@ from torch import nn
 
 from histpert import training
 from histpert.settings import ModelSettings
-from histpert.training import WARM_UP, Replayed, Steps, batch_orders, train
+from histpert.training import WARM_UP, Replayed, Steps, batch_orders, rate_at, train
 
 SETTINGS = ModelSettings(epochs=6, batch_size=8)
 
@@ -70,6 +70,18 @@ def test_an_epoch_yields_the_mean_over_its_perturbations():
     order = batch_orders(20, settings)[0]
     with torch.no_grad():
         assert loss.item() == pytest.approx(loss_of(frozen(embeddings[order]), order).item(), rel=1e-6)
+
+
+def test_a_decayed_rate_rises_to_the_whole_and_falls_as_torch_has_it():
+    rates = [rate_at(epoch, 100) for epoch in range(100)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 95)
+    for rate in rates[5:]:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert [rate_at(epoch, 2) for epoch in range(2)] == [1, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
