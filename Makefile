@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-loss bench-reading bench-simulation bench-store bench-training clean
+.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-joint bench-loss bench-reading bench-simulation bench-store bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -42,6 +42,9 @@ bench-densities: .venv/study  ## Time and memory of TG and ZITG, beside a likeli
 
 bench-engine: .venv/study  ## Time of a study of many short trials, and of two workers beside one
 	$(BIN)/python tests/benchmarks/engine.py
+
+bench-joint: .venv/study  ## Whole cells against the known joint distribution of a simulated screen, and CellTARNet's contrast
+	$(BIN)/python tests/benchmarks/joint.py
 
 bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
 	$(BIN)/python tests/benchmarks/loss.py
