@@ -66,7 +66,7 @@ class Combinations(StudyOptions):
     """Weight decay of CellTARNet."""
     cell_batch_size: int = CellSettings.batch_size
     """Perturbations per step of CellTARNet."""
-    ablation_folds: int = 2
+    ablation_folds: int = 1
     """Folds in which CellTARNet is tried with one part left out; 0 for none."""
     gene_network: Path | None = None
     """Table (.csv, .tsv) of edges between genes, in its first two columns, which say what genes attend to in

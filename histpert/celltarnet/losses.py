@@ -16,7 +16,7 @@ __all__ = ["CellBatch", "contrastive_loss", "info_nce", "training_loss"]
 LATENT_WIDTH = 64
 """Of the projection that latents are compared in."""
 
-DENOISED = 0.25
+DENOISED = 0.125
 """Share of a step's control cells whose likelihood is taken: one of a small weight needs no more."""
 
 MOST_NEGATIVES = 2

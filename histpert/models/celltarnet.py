@@ -117,7 +117,14 @@ class CellTARNet:
             return training_loss(network.flow, network.project, cells, noise.to(device), settings)
 
         yield from train(
-            self.network, loss_of, training.embeddings, self._settings, checkpoint, is_static=False, is_decayed=True
+            self.network,
+            loss_of,
+            training.embeddings,
+            self._settings,
+            checkpoint,
+            is_static=False,
+            is_decayed=True,
+            spared=[parameter for parameter in network.parameters() if parameter.dim() < 2],  # biases and norms
         )
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """CellTARNet's time and memory against the number of genes: a training step, and sampling with kept keys and values.
 
 Beside sampling stands what one would do without keeping them: all genes worked out anew for each gene that is drawn. Of
-that some genes are timed, spread over the block, and the rest is reckoned from them.
+that some genes are timed, spread over the block, and the rest is reckoned from them. Last comes a block's attention
+under its mask by torch's scaled-dot-product and by compiled flex attention, forward: on a CPU flex has no backward.
 
 `make bench-cells`, or `python tests/benchmarks/cells.py --genes 100 200 500 1000 --cells 100 --figure cells.png`.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from histpert.celltarnet.flow import CellFlow, FlowBlock
 from histpert.celltarnet.settings import FlowSettings
@@ -105,8 +107,33 @@ def main() -> None:
             f"{row['anew']:.0f} s (reckoned), {row['anew'] / row['kept']:.0f} times as long; {row['memory']:.0f} MiB",
             flush=True,
         )
+    for n_genes in asked.genes:
+        plain, flexible = attention_times(n_genes)
+        print(f"{n_genes:>5} genes: masked attention {plain * 1e3:.1f} ms, compiled flex {flexible * 1e3:.1f} ms")
     if asked.figure:
         draw(rows, asked.figure)
+
+
+def attention_times(n_genes: int, n_cells: int = 32, heads: int = 2, channels: int = 16) -> tuple[float, float]:
+    """Seconds of scaled-dot-product and of compiled flex attention, forward, under the same sparse causal mask."""
+    flow, _, _ = made(n_genes, 1)
+    block = flow.blocks[0]
+    assert isinstance(block, FlowBlock)
+    allowed = block.allowed
+    queries = torch.randn(n_cells, heads, n_genes, channels)
+    keys, values = torch.randn(2, n_cells, heads, n_genes + 1, channels)
+    blocks = create_block_mask(lambda _b, _h, q, k: allowed[q, k], None, None, n_genes, n_genes + 1, device="cpu")
+    compiled = torch.compile(flex_attention)
+
+    def plain():
+        return torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
+
+    def flexible():
+        return compiled(queries, keys, values, block_mask=blocks)
+
+    with torch.no_grad():
+        torch.testing.assert_close(plain(), flexible(), rtol=1e-3, atol=1e-4)
+        return seconds(plain, 5), seconds(flexible, 5)
 
 
 def draw(rows: list[dict[str, float]], path: Path) -> None:
