@@ -6,6 +6,7 @@ from math import ceil
 
 import numpy as np
 
+from histpert.celltarnet.losses import DENOISED
 from histpert.celltarnet.settings import FlowSettings
 from histpert.histograms import HistogramStore
 from histpert.histograms.store import counts_file
@@ -121,7 +122,7 @@ def whole_cell_bytes(settings: ModelSettings, n_genes: int, n_cells: int, n_feat
     flow = settings.flow if isinstance(settings, CellSettings) else FlowSettings()
     batch_size = min(settings.batch_size, n_training)
     weights = WEIGHT * celltarnet.n_parameters(n_features, n_genes, flow)
-    in_step = batch_size * flow.cells_per_perturbation * (1 + bool(flow.denoise_weight))
+    in_step = ceil(batch_size * flow.cells_per_perturbation * (1 + bool(flow.denoise_weight) * DENOISED))
     contrasted = bool(flow.contrast_weight) * 6 * min(flow.contrast_cells, batch_size)
     of_flow = flow.blocks * (flow.layers * FLOW_ARRAYS[0] + FLOW_ARRAYS[1])
     tokens = 4 * (n_genes + 2) * flow.width
