@@ -49,8 +49,8 @@ class FlowSettings:
     genes."""
     rank: int = 5
     """Of that part."""
-    samples: int = 500
-    """Cells that are drawn of a perturbation to predict it."""
+    samples: int = 1_000
+    """Cells that are drawn of a perturbation to predict it, in twos of a noise and its negative."""
 
     def __post_init__(self):
         counts = ("width", "heads", "context_layers", "blocks", "layers", "expansion", "cells_per_perturbation")

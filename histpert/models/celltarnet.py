@@ -133,8 +133,8 @@ class CellTARNet:
     ) -> Float[Tensor, "perturbation cell gene"]:
         """So many cells of each perturbation, log-normalized, from the seed of the settings.
 
-        Those that are mirrored come in twos, of a noise and its negative. Each is distributed as any cell, and their
-        mean has a fraction of the error of that of independent ones (antithetic sampling).
+        Of those that are mirrored the second half comes from the negative of the noise of the first. Each is distributed
+        as any cell, and their mean has a fraction of the error of that of independent ones (antithetic sampling).
         """
         self.network.eval()
         device, random = embeddings.device, torch.Generator().manual_seed(self._settings.seed)
@@ -160,9 +160,15 @@ class CellTARNet:
 
     def predict(self, embeddings: Float[Tensor, "perturbation feature"]) -> Prediction:
         """What cells that are drawn of each perturbation say."""
-        cells = self.sample(embeddings, self._flow_settings.samples, is_mirrored=True)
-        known = self._control_masses, self._control_mean, self._lower, self._width
-        return predicted_cells(cells, *known, lambda n_cells: self.sample(embeddings, n_cells))
+        n_samples = self._flow_settings.samples
+        mirrored = self.sample(embeddings, n_samples, is_mirrored=True)
+
+        def independent(n_cells: int) -> Float[Tensor, "perturbation cell gene"]:
+            return mirrored[:, :n_cells] if 2 * n_cells <= n_samples else self.sample(embeddings, n_cells)
+
+        return predicted_cells(
+            mirrored, self._control_masses, self._control_mean, self._lower, self._width, independent
+        )
 
     @property
     def n_parameters(self) -> int:
