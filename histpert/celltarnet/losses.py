@@ -71,7 +71,7 @@ def contrastive_loss(
     flow: CellFlow,
     project: nn.Module,
     batch: CellBatch,
-    context: Float[Tensor, "cell token width"],
+    context: Float[Tensor, "cell token channel"],
     n_anchors: int,
     settings: FlowSettings,
 ) -> Float[Tensor, ""]:
