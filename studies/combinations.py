@@ -40,7 +40,6 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "without prior": {"sparse_k": 0, "low_rank_k": 0},
     "sparse prior alone": {"low_rank_k": 0},
     "low-rank prior alone": {"sparse_k": 0},
-    "without linear shift": {"linear_shift": False},
     "without denoising": {"denoise_weight": 0.0, "noise": 0.0},
     "noise without denoising": {"denoise_weight": 0.0},
 }

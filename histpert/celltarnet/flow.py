@@ -23,9 +23,6 @@ EMBEDDING_SCALE = 0.5
 class ContextEncoder(nn.Module):
     """A transformer encoder over [CLS], the control cell's genes, and one token of the perturbation.
 
-    Beside its tokens, as one more channel, goes what the perturbation adds to each gene, which is linear in it and
-    starts at 0. Two genes perturbed together mostly do what each does alone: the flow is left with the rest.
-
     Args:
         n_genes: Genes of a cell.
         n_features: Of a perturbation.
@@ -52,21 +49,17 @@ class ContextEncoder(nn.Module):
             for _ in range(settings.context_layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.shift = nn.Linear(n_features, n_genes, bias=False) if settings.linear_shift else None
-        if self.shift is not None:
-            nn.init.zeros_(self.shift.weight)
 
     def forward(
         self, control: Float[Tensor, "cell gene"], perturbation: Float[Tensor, "cell feature"]
-    ) -> Float[Tensor, "cell token channel"]:
-        """Tokens that the flow attends to, two more than genes, and the shift of their genes as their last channel."""
+    ) -> Float[Tensor, "cell token width"]:
+        """Tokens that the flow attends to, two more than genes."""
         start = self.start.expand(len(control), -1, -1)
         parts = start, self.of_value(control[..., None]), self.of_perturbation(perturbation)[:, None]
         tokens = torch.cat(parts, dim=1) + self.positions
         for layer in self.layers:
             tokens = layer(tokens)
-        shift = torch.zeros_like(control) if self.shift is None else self.shift(perturbation)
-        return torch.cat([self.norm(tokens), nn.functional.pad(shift, (1, 1))[..., None]], dim=-1)
+        return self.norm(tokens)
 
 
 class FlowBlock(nn.Module):
@@ -125,16 +118,16 @@ class FlowBlock(nn.Module):
         shift, scale = (torch.einsum("cqw,qwp->cqp", self.norm(queries), weight) + bias[:, 0]).unbind(-1)
         return shift, LARGEST_SCALE * (scale / LARGEST_SCALE).tanh()
 
-    def contexts(self, context: Float[Tensor, "cell token channel"]) -> list[KeysValues]:
+    def contexts(self, context: Float[Tensor, "cell token width"]) -> list[KeysValues]:
         """Keys and values of the context, for each layer."""
-        return [layer.across.kept(context[..., :-1]) for layer in self._layers]
+        return [layer.across.kept(context) for layer in self._layers]
 
     @property
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def forward(
-        self, values: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, values: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> tuple[Float[Tensor, "cell gene"], Float[Tensor, "cell"]]:
         """One step towards noise, genes where they were, and the log-determinant of its Jacobian."""
         ordered = values[:, self.order]
@@ -144,7 +137,7 @@ class FlowBlock(nn.Module):
         return stepped, scale.sum(1)
 
     def parameters_all(
-        self, ordered: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, ordered: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> tuple[Float[Tensor, "cell gene"], Float[Tensor, "cell gene"]]:
         """Shift and log scale of all genes, in the block's order."""
         tokens = torch.cat([self.first_token(len(ordered)), self.tokens(ordered, slice(None))], dim=1)
@@ -152,7 +145,7 @@ class FlowBlock(nn.Module):
         return self.parameters_of(self.contexts(context), kept, slice(None))
 
     def inverse(
-        self, noise: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, noise: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> Float[Tensor, "cell gene"]:
         """The step back, gene after gene. Keys and values of what is known are kept, in arrays made at the start."""
         ordered, values = noise[:, self.order], torch.empty_like(noise)
@@ -209,17 +202,17 @@ class CellFlow(nn.Module):
         return [block for block in self.blocks if isinstance(block, FlowBlock)]
 
     def forward(
-        self, cells: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, cells: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> tuple[Float[Tensor, "cell gene"], Float[Tensor, "cell"]]:
         """Noise of cells in contexts, and the log-determinant of the Jacobian."""
-        cells, total = cells - _shift(context), torch.zeros_like(cells[:, 0])
+        total = torch.zeros_like(cells[:, 0])
         for block in self._blocks:
             cells, scale = block(cells, context)
             total = total + scale
         return cells, total
 
     def log_density(
-        self, cells: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, cells: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> Float[Tensor, "cell"]:
         """Log-density of cells in contexts."""
         noise, scale = self(cells, context)
@@ -227,16 +220,12 @@ class CellFlow(nn.Module):
 
     @torch.no_grad()
     def inverse(
-        self, noise: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token channel"]
+        self, noise: Float[Tensor, "cell gene"], context: Float[Tensor, "cell token width"]
     ) -> Float[Tensor, "cell gene"]:
         """The cells of noise in contexts: samples, where the noise is normal."""
         for block in reversed(self._blocks):
             noise = block.inverse(noise, context)
-        return noise + _shift(context)
-
-
-def _shift(context: Float[Tensor, "cell token channel"]) -> Float[Tensor, "cell gene"]:
-    return context[:, 1:-1, -1]
+        return noise
 
 
 def normal_log_density(noise: Float[Tensor, "cell gene"]) -> Float[Tensor, "cell"]:

@@ -71,7 +71,7 @@ def contrastive_loss(
     flow: CellFlow,
     project: nn.Module,
     batch: CellBatch,
-    context: Float[Tensor, "cell token channel"],
+    context: Float[Tensor, "cell token width"],
     n_anchors: int,
     settings: FlowSettings,
 ) -> Float[Tensor, ""]:

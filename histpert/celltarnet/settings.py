@@ -28,8 +28,6 @@ class FlowSettings:
     """Layers of a block."""
     expansion: int = 2
     """Width of the layers between, in widths of tokens."""
-    linear_shift: bool = True
-    """Shift each gene by what is linear in the perturbation, and leave the rest to the network; not in the paper."""
     cells_per_perturbation: int = 4
     """Cells of each perturbation of a step."""
     noise: float = 0.5

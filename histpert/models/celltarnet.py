@@ -133,8 +133,8 @@ class CellTARNet:
     ) -> Float[Tensor, "perturbation cell gene"]:
         """So many cells of each perturbation, log-normalized, from the seed of the settings.
 
-        Of those that are mirrored the second half comes from the negative of the noise of the first. Each is
-        distributed as any cell; their mean has a fraction of the error of that of independent ones (antithetic).
+        Of those that are mirrored the second half comes from the negative of the noise of the first. Each is distributed
+        as any cell, and their mean has a fraction of the error of that of independent ones (antithetic sampling).
         """
         self.network.eval()
         device, random = embeddings.device, torch.Generator().manual_seed(self._settings.seed)
