@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import cos, pi
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,6 @@ def train(
     is_static: bool = True,
     after_epoch: Callable[[], object] = lambda: None,
     is_decayed: bool = False,
-    spared: Collection[nn.Parameter] = (),
 ) -> Iterator[Float[Tensor, ""]]:
     """Train with AdamW on shuffled batches of perturbations (section 4.1).
 
@@ -54,7 +52,6 @@ def train(
             since a small network's step takes the time of starting its some hundred kernels one by one.
         after_epoch: Called before an epoch's state is kept, which has what this leaves in the network's buffers.
         is_decayed: Whether the learning rate rises over the first epochs, and falls as a cosine to 0 at the end.
-        spared: Parameters that weight decay leaves alone.
 
     Yields:
         The mean loss over perturbations in each epoch, on the device: reading its value waits for the device.
@@ -63,12 +60,9 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     outputs = [layer for layer in network.modules() if isinstance(layer, OutputLayer) and layer.begin(settings)]
-    left = {layer.weight for layer in outputs} | {*spared}
-    groups: list[dict[str, Any]] = [{"params": [weight for weight in network.parameters() if weight not in left]}]
-    if spared:
-        groups.append({"params": [*spared], "weight_decay": 0.0})
+    updated = {layer.weight for layer in outputs}
     optimizer = torch.optim.AdamW(
-        groups,
+        [parameter for parameter in network.parameters() if parameter not in updated],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=True,

@@ -36,7 +36,7 @@ class CellSettings(ModelSettings):
     learns each pair of its training set by heart, and with 1 not enough.
     """
 
-    epochs: int = 150
+    epochs: int = 140
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
     batch_size: int = 16
@@ -124,7 +124,6 @@ class CellTARNet:
             checkpoint,
             is_static=False,
             is_decayed=True,
-            spared=[parameter for parameter in network.parameters() if parameter.dim() < 2],  # biases and norms
         )
 
     @torch.no_grad()
@@ -133,8 +132,8 @@ class CellTARNet:
     ) -> Float[Tensor, "perturbation cell gene"]:
         """So many cells of each perturbation, log-normalized, from the seed of the settings.
 
-        Of those that are mirrored the second half comes from the negative of the noise of the first. Each is distributed
-        as any cell, and their mean has a fraction of the error of that of independent ones (antithetic sampling).
+        Of those that are mirrored the second half comes from the negative of the noise of the first. Each is
+        distributed as any cell; their mean has a fraction of the error of that of independent ones (antithetic).
         """
         self.network.eval()
         device, random = embeddings.device, torch.Generator().manual_seed(self._settings.seed)
