@@ -40,7 +40,7 @@ class FlowSettings:
     """Of the contrastive loss; 0 leaves it out."""
     temperature: float = 0.2
     """Of the contrastive loss."""
-    contrast_cells: int = 4
+    contrast_cells: int = 2
     """Cells of a step that are anchors."""
     sparse_k: int = 10
     """Genes that a gene attends to for their correlation with it; 0 for none."""

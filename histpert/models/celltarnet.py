@@ -36,7 +36,7 @@ class CellSettings(ModelSettings):
     learns each pair of its training set by heart, and with 1 not enough.
     """
 
-    epochs: int = 140
+    epochs: int = 180
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
     batch_size: int = 16
