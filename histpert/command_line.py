@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,9 @@ def parsed(options: Any, **settings: Any) -> Any:
     try:
         with redirect_stderr(said):
             return tyro.cli(options, **settings)
+    except BrokenPipeError:  # `--help | head`: nobody reads on, nor what Python would still write as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except SystemExit as left:
         if left.code != 2:
             raise

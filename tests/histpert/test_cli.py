@@ -1,6 +1,7 @@
 """The `histpert` command: in this process, and as a user starts it."""
 
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -97,6 +98,16 @@ def test_help_without_a_preset_shows_the_default_settings(capsys):
     shown = help_for(capsys=capsys)
     assert f"(default: {Simulation().n_cells})" in shown
     assert "(default: papalexi)" in shown
+
+
+def test_help_that_nobody_reads_to_its_end_says_nothing_more():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [HISTPERT, "simulate", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["preset first", "preset last"])
