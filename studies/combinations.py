@@ -93,14 +93,14 @@ class Combinations(StudyOptions):
 
 
 def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
-    """All methods on all folds, then the ablations on some."""
-    settings = dict.fromkeys(methods, options.model) | {"CellTARNet": options.of_cells}
-    jobs = [Job(method, options.bins, fold, settings[method]) for fold in options.fold_numbers for method in methods]
+    """CellTARNet on all folds and without a part of it on some, then the other methods: the longest trials first."""
+    folds = options.fold_numbers
+    jobs = [Job("CellTARNet", options.bins, fold, options.of_cells) for fold in folds]
     for variant, lacking in ABLATIONS.items():
         ablated = replace(options.of_cells, flow=replace(options.flow, **lacking))
-        for fold in options.fold_numbers[: options.ablation_folds]:
-            jobs.append(Job("CellTARNet", options.bins, fold, ablated, variant))
-    return jobs
+        jobs += [Job("CellTARNet", options.bins, fold, ablated, variant) for fold in folds[: options.ablation_folds]]
+    others = [method for method in methods if method != "CellTARNet"]
+    return jobs + [Job(method, options.bins, fold, options.model) for fold in folds for method in others]
 
 
 def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:

@@ -126,10 +126,11 @@ def whole_cell_bytes(settings: ModelSettings, n_genes: int, n_cells: int, n_feat
     contrasted = bool(flow.contrast_weight) * 6 * min(flow.contrast_cells, batch_size)
     of_flow = flow.blocks * (flow.layers * FLOW_ARRAYS[0] + FLOW_ARRAYS[1])
     tokens = 4 * (n_genes + 2) * flow.width
-    step = tokens * (in_step * flow.context_layers * ENCODER_ARRAYS + (in_step + contrasted) * of_flow)
+    of_member = in_step * flow.context_layers * ENCODER_ARRAYS + (in_step + contrasted) * of_flow
+    step = tokens * flow.members * of_member
     at_once = min(SCORED_AT_ONCE * flow.samples, celltarnet.SAMPLED_AT_ONCE)
     sampled = tokens * at_once * (ENCODER_ARRAYS + 4 * flow.layers)
-    masks = flow.blocks * n_genes * (n_genes + 1)
+    masks = flow.members * flow.blocks * n_genes * (n_genes + 1)
     samples = 8 * SCORED_AT_ONCE * flow.samples * n_genes * SAMPLE_ARRAYS
     return 4 * n_cells * n_genes + 4 * weights + masks + max(step, sampled, samples)
 

@@ -17,6 +17,8 @@ class FlowSettings:
         InputError: A value out of range.
     """
 
+    members: int = 2
+    """Networks, each from weights of its own; cells are drawn of all alike. Not in the paper."""
     width: int = 32
     """Of all tokens; the heads share it."""
     heads: int = 2
@@ -54,7 +56,7 @@ class FlowSettings:
 
     def __post_init__(self):
         counts = ("width", "heads", "context_layers", "blocks", "layers", "expansion", "cells_per_perturbation")
-        for name in (*counts, "contrast_cells", "rank", "samples"):
+        for name in (*counts, "members", "contrast_cells", "rank", "samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")
         for name in ("noise", "denoise_weight", "contrast_weight", "sparse_k", "low_rank_k"):

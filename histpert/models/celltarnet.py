@@ -36,7 +36,7 @@ class CellSettings(ModelSettings):
     learns each pair of its training set by heart, and with 1 not enough.
     """
 
-    epochs: int = 180
+    epochs: int = 150
     learning_rate: float = 3e-3
     weight_decay: float = 0.5
     batch_size: int = 16
@@ -49,21 +49,35 @@ class CellSettings(ModelSettings):
         return cls(**{**{name: value for name, value in vars(other).items() if name not in training}, **own})
 
 
-class CellNetwork(nn.Module):
-    """The flow, the head of its contrastive loss, and the scales of its cells and embeddings.
+class Member(nn.Module):
+    """A flow, and the head of its contrastive loss."""
 
-    Its forward pass scales embeddings: which cells a step sees is drawn by the loss, which runs the flow.
+    def __init__(self, n_genes: int, n_features: int, settings: FlowSettings, attended: Tensor | None = None):
+        super().__init__()
+        self.flow = CellFlow(n_genes, n_features, settings, attended)
+        self.project = projection(n_genes)
+
+
+class CellNetwork(nn.Module):
+    """The members of an ensemble, and the scales of cells and embeddings.
+
+    Its forward pass scales embeddings: which cells a step sees is drawn by the loss, which runs the flows.
     """
 
     size: Tensor
 
     def __init__(self, scale: CellScale, size: Tensor, n_features: int, settings: FlowSettings, attended: Tensor):
         super().__init__()
-        n_genes = len(attended)
         self.scale = scale
         self.register_buffer("size", size)
-        self.flow = CellFlow(n_genes, n_features, settings, attended)
-        self.project = projection(n_genes)
+        self._members = nn.ModuleList(
+            Member(len(attended), n_features, settings, attended) for _ in range(settings.members)
+        )
+
+    @property
+    def members(self) -> list[Member]:
+        """Those of the ensemble, in the order in which cells are drawn of them."""
+        return [member for member in self._members if isinstance(member, Member)]
 
     def forward(self, embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, "perturbation feature"]:
         """Embeddings, their norm 1 on average over training perturbations."""
@@ -77,12 +91,12 @@ class CellTARNet:
     stands for the perturbation: a place for each gene, as in the paper, or embeddings, with which unseen genes work
     too; combinations are sums of places, or averages of embeddings.
 
-    Readings: `histpert.celltarnet.flow`; zeros of expression are spread (`histpert.celltarnet.scale`); attention is to
-    the genes that correlate over training cells. All perturbations are predicted from the same control cells and the
-    same noise.
+    Readings: `histpert.celltarnet.flow`; expression becomes normal scores (`histpert.celltarnet.scale`); attention is
+    to the genes that correlate over training cells; several networks are trained, of which cells are drawn alike. All
+    perturbations are predicted from the same control cells and the same noise.
     """
 
-    version = 2
+    version = 3
 
     def __init__(self, settings: ModelSettings):
         self._settings = settings
@@ -107,14 +121,16 @@ class CellTARNet:
 
         def loss_of(embeddings: Tensor, batch: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
             n_each = settings.cells_per_perturbation
-            drawn = torch.cat([_drawn(groups[number], n_each) for number in batch.tolist()])
-            control = _drawn(self._control, len(drawn))
-            noise, *uniform = torch.randn(drawn.shape), torch.rand(drawn.shape), torch.rand(drawn.shape)
-            perturbed, control = (
-                scale.to_flow(values, part.to(device)) for values, part in zip((drawn, control), uniform, strict=True)
-            )
-            cells = CellBatch(perturbed, control, embeddings.repeat_interleave(n_each, dim=0), n_each)
-            return training_loss(network.flow, network.project, cells, noise.to(device), settings)
+            losses = []
+            for member in network.members:
+                drawn = torch.cat([_drawn(groups[number], n_each) for number in batch.tolist()])
+                control = _drawn(self._control, len(drawn))
+                noise, *uniform = torch.randn(drawn.shape), torch.rand(drawn.shape), torch.rand(drawn.shape)
+                values = zip((drawn, control), uniform, strict=True)
+                perturbed, control = (scale.to_flow(some, part.to(device)) for some, part in values)
+                cells = CellBatch(perturbed, control, embeddings.repeat_interleave(n_each, dim=0), n_each)
+                losses.append(training_loss(member.flow, member.project, cells, noise.to(device), settings))
+            return torch.stack(losses).mean()
 
         yield from train(
             self.network,
@@ -148,11 +164,25 @@ class CellTARNet:
         control = self.network.scale.to_flow(control, uniform)
         if self._flow_settings.noise_in_sampling:
             control = control + self._flow_settings.noise * blur
-        n_each = len(embeddings)
+        cells = control.new_empty(len(embeddings), *shape)
+        members = self.network.members[:n_cells]
+        for number, member in enumerate(members):
+            own = slice(number, None, len(members))
+            cells[:, own] = self._sample_of(member.flow, embeddings, control[own], noise[own])
+        return cells
+
+    def _sample_of(
+        self,
+        flow: CellFlow,
+        embeddings: Float[Tensor, "perturbation feature"],
+        control: Float[Tensor, "cell gene"],
+        noise: Float[Tensor, "cell gene"],
+    ) -> Float[Tensor, "perturbation cell gene"]:
+        """Of one member, of each perturbation a cell for each control cell and noise."""
+        n_each, n_cells = len(embeddings), len(control)
         parts = control.repeat(n_each, 1), embeddings.repeat_interleave(n_cells, dim=0), noise.repeat(n_each, 1)
-        flow, scale = self.network.flow, self.network.scale
         found = [
-            scale.to_cells(flow.inverse(noise, flow.encoder(control, embedding)))
+            self.network.scale.to_cells(flow.inverse(noise, flow.encoder(control, embedding)))
             for control, embedding, noise in zip(*(part.split(SAMPLED_AT_ONCE) for part in parts), strict=True)
         ]
         return torch.cat(found).unflatten(0, (n_each, n_cells))
@@ -189,6 +219,5 @@ def _size(embeddings: Float[Tensor, "perturbation feature"]) -> Float[Tensor, ""
 def n_parameters(n_features: int, n_genes: int, settings: FlowSettings) -> int:
     """Learned parameters of the network."""
     with torch.device("meta"):
-        flow = CellFlow(n_genes, n_features, settings)
-        parts = *flow.parameters(), *projection(n_genes).parameters()
-    return sum(parameter.numel() for parameter in parts)
+        member = Member(n_genes, n_features, settings)
+    return settings.members * sum(parameter.numel() for parameter in member.parameters())

@@ -57,8 +57,8 @@ class TrueCells:
 
 
 def latents(model: CellTARNet, held_out: HeldOut, embeddings: torch.Tensor) -> tuple[float, np.ndarray]:
-    """Negative log-likelihood per gene of the cells of a fold, and their latents."""
-    whole, scale, flow = held_out.whole_cells, model.network.scale, model.network.flow
+    """Negative log-likelihood per gene of the cells of a fold, and their latents, of the first network."""
+    whole, scale, flow = held_out.whole_cells, model.network.scale, model.network.members[0].flow
     assert whole is not None
     random = torch.Generator().manual_seed(0)
     control, costs, found = whole.of_control(), [], []
