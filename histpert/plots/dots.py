@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from histpert.plots.style import SMALL, TINY, WIDTH, CurveStyle, draw_key
 __all__ = ["DotPanel", "dot_panels"]
 
 _FAR = 2.5  # times the range of the middle half of the means: beyond it a mean is written at the edge
+_TITLES = 84  # letters of titles that lie side by side in all panels, beside the names of long rows
 _BETTER = {True: "better \u2192", False: "\u2190 better"}
 
 
@@ -60,6 +62,7 @@ def dot_panels(
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
+        axes.set_title(fill(panel.title, _TITLES // columns), fontsize=SMALL)
         _draw_panel(axes, panel, rows, lines)
     for axes in grid[:, 0]:
         axes.set_yticks(range(len(rows)), list(rows), fontsize=TINY)
@@ -77,7 +80,6 @@ def dot_panels(
 
 
 def _draw_panel(axes: Axes, panel: DotPanel, rows: Mapping[str, CurveStyle], lines: Mapping[str, CurveStyle]) -> None:
-    axes.set_title(panel.title, fontsize=SMALL)
     axes.set_xlabel(_BETTER[panel.higher_is_better], fontsize=TINY, color="0.35")
     axes.tick_params(labelsize=TINY)
     axes.tick_params(axis="y", length=0)
