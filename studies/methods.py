@@ -117,6 +117,7 @@ def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
         for fold in options.fold_numbers
         for method in (*wanted, *external, *OF_ALL)
     ]
+    jobs.sort(key=lambda job: job.method != "CellTARNet")  # the longest trials first
     study = run_study(NAME, options, data, jobs, before, external=external, of_method=of_method)
     return study.report(draw_methods(study.folder, study.folder, options.apart) if study.has_results else [])
 
