@@ -46,7 +46,10 @@ def test_cells_come_back_from_the_scale_of_the_flow_zeros_exact():
 def test_on_the_scale_of_the_flow_training_cells_are_standard_normal():
     cells = sparse_cells(200_000)
     values = CellScale(cells).to_flow(cells, torch.rand(cells.shape))
-    for gene in values.T:  # one without a count has a density too
+    assert values.mean(0).abs().max() < 0.01
+    assert (values[:, :3].std(0) - 1).abs().max() < 0.02
+    assert len(values[:, 3].unique()) > 1_000  # a gene without a count has a density too
+    for gene in values.T:
         assert kstest(gene.numpy(), "norm").statistic < 0.01
     for gene in range(3):
         order = values[:, gene].argsort()
