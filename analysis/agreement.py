@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from histpert.results import METRICS, read_table
 
@@ -16,7 +17,15 @@ _KEYS = (["trial_id", "perturbation"], ["method", "n_bins", "fold", "perturbatio
 
 
 def describe_agreement(first: Path, second: Path) -> Iterator[str]:
-    """Lines that say how far `perturbations.parquet` of two study folders agree; none where one has no such table."""
+    """Lines that say how far the rows of two study folders agree; none where one has no table of them.
+
+    Those of `perturbations.parquet`, metric by metric; of studies that have none, those of `scores.parquet`, number by
+    number.
+    """
+    scores = [folder / "scores.parquet" for folder in (first, second)]
+    if all(path.exists() for path in scores):
+        yield from _agreement_of_scores(*(read_table(path).to_pandas() for path in scores))
+        return
     paths = [folder / "perturbations.parquet" for folder in (first, second)]
     if not all(path.exists() for path in paths):
         return
@@ -28,9 +37,23 @@ def describe_agreement(first: Path, second: Path) -> Iterator[str]:
     both = one.merge(other, on=key, suffixes=("", "_again"))
     if len(both) < max(len(one), len(other)):
         yield f"{len(one)} rows then, {len(other)} now, {len(both)} of them of the same trial and perturbation"
+    yield from _said(both, list(METRICS))
+
+
+def _agreement_of_scores(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
+    numbers = [name for name in one.columns if one[name].dtype.kind == "f"]
+    key = [name for name in one.columns if name not in numbers]
+    both = one.merge(other, on=key, suffixes=("", "_again"))
+    if len(both) != len(one) or len(both) != len(other):
+        yield f"{len(one)} rows then, {len(other)} now, {len(both)} of them of the same {', '.join(key)}"
+    yield from _said(both, numbers)
+
+
+def _said(both: pd.DataFrame, names: Sequence[str]) -> Iterator[str]:
+    """Which numbers of the rows that both runs have moved."""
     moved = [
         line
-        for name in METRICS
+        for name in names
         if (line := _moved(name, both[name].to_numpy(float), both[f"{name}_again"].to_numpy(float)))
     ]
     if moved:

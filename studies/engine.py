@@ -38,11 +38,13 @@ class Study:
         folder: Where its tables are.
         n_trials: Trials asked for.
         unfinished: Per trial that has no result, the reason.
+        tables: Names of its tables.
     """
 
     folder: Path
     n_trials: int
     unfinished: tuple[str, ...]
+    tables: tuple[str, ...] = ("trials.parquet", "perturbations.parquet")
 
     @property
     def has_results(self) -> bool:
@@ -51,7 +53,7 @@ class Study:
 
     def report(self, written: Sequence[Path]) -> int:
         """Say what came out, of the files that were written, and how to go on; returns the exit status."""
-        print(f"results: {self.folder}/trials.parquet, {self.folder}/perturbations.parquet")
+        print(f"results: {', '.join(f'{self.folder}/{name}' for name in self.tables)}")
         for path in written:
             if path.suffix in SHOWN:
                 print(f"{SHOWN[path.suffix]}: {path}")

@@ -10,7 +10,10 @@ from typing import Any, TypedDict, TypeGuard
 
 from histpert.results import write_json
 
-__all__ = ["Entry", "Ledger", "content_id", "is_done"]
+__all__ = ["PROGRESS", "Entry", "Ledger", "content_id", "is_done"]
+
+PROGRESS = "progress.json"
+"""In a study's folder while it runs: how far it is."""
 
 
 class Entry(TypedDict):
@@ -30,12 +33,13 @@ class Ledger:
 
     Args:
         folder: Made with the first entry.
+        rows: What an entry calls its rows, beside `trial`.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, rows: str = "perturbations"):
+        self.folder, self._rows = folder, rows
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: Mapping[str, Any]) -> None:
         """Keep an entry; one of the same trial is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self._path(entry["trial"]["trial_id"]), entry, indent=None)
@@ -45,7 +49,7 @@ class Ledger:
         path = self._path(trial_id)
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            if entry["trial"]["trial_id"] == trial_id and isinstance(entry["perturbations"], list):
+            if entry["trial"]["trial_id"] == trial_id and isinstance(entry[self._rows], list):
                 return entry
         except FileNotFoundError:
             return None

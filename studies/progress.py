@@ -22,20 +22,17 @@ from rich.text import Text
 from histpert.models import METHODS
 from histpert.results import write_json
 from histpert.settings import ModelSettings
-from studies.ledger import Entry, Ledger, is_done
+from studies.ledger import PROGRESS, Entry, Ledger, is_done
 from studies.plan import Job, Plan
 from studies.trial import failed_entry
 from studies.tuning import Trials
 
-__all__ = ["PROGRESS", "StopWhenUnwritten", "TrialProgress"]
+__all__ = ["StopWhenUnwritten", "TrialProgress"]
 
 SECONDS_BETWEEN_LINES = 15
 SECONDS_BETWEEN_NOTES = 1
 
 SETTINGS = {field.name for field in fields(ModelSettings)}
-
-PROGRESS = "progress.json"
-"""In a study's folder while it runs: how far it is."""
 
 
 class TrialProgress(tune.Callback):

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from analysis.agreement import describe_agreement
 from histpert.command_line import absolute
 from histpert.errors import InputError
-from studies.options import StudyOptions, run_script
+from studies.options import run_script
 from studies.provenance import differences
 
 STUDIES = {
@@ -56,11 +56,13 @@ def main(options: Rerun) -> int:
     if out == first_out:
         raise InputError(f"--out {out} holds the results to compare with: name another folder")
     again = _settings(getattr(script, STUDIES[record["study"]]), record, path)
-    again = replace(again, out=out, store="" if again.store == str(first_out / "stores") else again.store)
-    if options.screen:
-        again = replace(again, screen=str(options.screen))
-    if options.embeddings:
-        again = replace(again, embeddings=options.embeddings)
+    again = replace(again, out=out)
+    if getattr(again, "store", None) == str(first_out / "stores"):
+        again = replace(again, store="")
+    moved = {"screen": options.screen and str(options.screen), "embeddings": options.embeddings}
+    if strangers := [name for name, path in moved.items() if path and not hasattr(again, name)]:
+        raise InputError(f"--{strangers[0]}: {record['study']} takes none")
+    again = replace(again, **{name: path for name, path in moved.items() if path})
     for line in differences(record):
         print(f"differs: {line}", flush=True)
     status = script.main(again, record)
@@ -80,7 +82,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return record
 
 
-def _settings(options_type: type[StudyOptions], record: Mapping[str, Any], path: Path) -> StudyOptions:
+def _settings(options_type: type[Any], record: Mapping[str, Any], path: Path) -> Any:
     """The options as they were; one that this version does not know would be left out in silence, and is refused."""
     if unknown := _unknown(options_type(), record["settings"]):
         raise InputError(

@@ -19,6 +19,7 @@ import tyro
 from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.results import read_table
+from studies.ledger import PROGRESS
 from studies.options import default_out, run_script
 
 
@@ -43,7 +44,7 @@ def main(options: Status) -> int:
 
 def _running(folder: Path) -> str:
     """What a study that runs told last; it leaves nothing of that when it ends."""
-    path = folder / "progress.json"
+    path = folder / PROGRESS
     try:
         told, age = json.loads(path.read_text(encoding="utf-8")), time.time() - path.stat().st_mtime
     except FileNotFoundError:
