@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from histpert.embeddings import GeneEmbeddings, combined_embeddings, match_perturbations, read_embeddings
+from histpert.embeddings import GeneEmbeddings, combined_embeddings, match_perturbations
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
@@ -31,11 +32,19 @@ from histpert.screens import (
 )
 from histpert.screens.fold_files import folds_of, read_fold_file
 from histpert.threads import Progress
+from studies.fold_embeddings import FOLD, FoldFiles
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
 from studies.store_progress import store_progress
 
-__all__ = ["N_REPLICATES", "Pairs", "StudyData", "check_writable", "prepare", "with_permuted_embeddings"]
+__all__ = [
+    "N_REPLICATES",
+    "Pairs",
+    "StudyData",
+    "check_writable",
+    "prepare",
+    "with_permuted_embeddings",
+]
 
 N_REPLICATES = 16
 """Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
@@ -69,6 +78,7 @@ class StudyData:
         n_replicates: Bootstrap replicates of moments that the store has for this study.
         with_cells: Whether predictions are compared with the cells one by one too.
         attended: Which genes each gene attends to in CellTARNet; None to choose them by correlation.
+        of_fold: Embeddings of each fold, where folds have their own; `vectors` are those of one of them then.
     """
 
     screen: str
@@ -83,6 +93,26 @@ class StudyData:
     n_replicates: int = 0
     with_cells: bool = False
     attended: Bool[np.ndarray, "gene gene"] | None = None
+    of_fold: Mapping[int, Float[np.ndarray, "perturbation feature"]] = field(default_factory=dict)
+
+    def with_embeddings(self, name: str, vectors: Vectors) -> StudyData:
+        """The same with other embeddings: vectors of the perturbations, or those of each fold."""
+        of_fold = vectors if isinstance(vectors, Mapping) else {}
+        some = next(iter(vectors.values())) if isinstance(vectors, Mapping) else vectors
+        # A fold has a fingerprint of its own: what its trials depend on.
+        prints = [GeneEmbeddings(name, self.perturbations, each).fingerprint() for each in of_fold.values() or [some]]
+        fingerprint = prints[0] if len(prints) == 1 else sha256("".join(prints).encode()).hexdigest()
+        return replace(self, embeddings=name, embeddings_fingerprint=fingerprint, vectors=some, of_fold=of_fold)
+
+    def in_fold(self, fold: int) -> StudyData:
+        """The same with the embeddings that are a fold's own, where they are."""
+        if not self.of_fold:
+            return self
+        return self.with_embeddings(self.embeddings, self.of_fold[fold])
+
+
+Vectors = Float[np.ndarray, "perturbation feature"] | Mapping[int, Float[np.ndarray, "perturbation feature"]]
+"""Embeddings of perturbations, the same for all folds or by fold."""
 
 
 def prepare(
@@ -113,6 +143,9 @@ def prepare(
     Raises:
         InputError: Anything in the user's input that the study cannot use, or a store that cannot be written.
     """
+    is_by_fold = any(map(FoldFiles.is_by_fold, options.embeddings))
+    if is_by_fold and (n_folds is not None or options.hold_out == "clusters"):
+        raise InputError(f"--embeddings with {FOLD}: folds are drawn of embeddings here, give one file for all folds")
     with (
         store_progress() as progress,
         _screen_and_embeddings(options, progress, kept, pairs) as (screen, embeddings, notes),
@@ -150,17 +183,26 @@ def prepare(
         n_replicates=n_replicates,
         with_cells=with_cells,
     )
+    files = FoldFiles(options.embeddings, options.names, options.fold_numbers)
+    files.check_unseen(data.perturbations, data.folds)
+    if is_by_fold:
+        data = data.with_embeddings(embeddings.name, files.vectors(data.perturbations))
     return with_permuted_embeddings(data, options.model.seed) if options.permute_embeddings else data
 
 
 def with_permuted_embeddings(data: StudyData, seed: int) -> StudyData:
     """The same, each perturbation with the embedding of another one."""
     shift = np.random.default_rng(seed).permutation(len(data.vectors))
-    vectors = np.empty_like(data.vectors)
-    vectors[shift] = data.vectors[np.roll(shift, 1)]  # along one cycle, so that none keeps its own
+
+    def permuted(vectors: np.ndarray) -> np.ndarray:
+        dealt = np.empty_like(vectors)
+        dealt[shift] = vectors[np.roll(shift, 1)]  # along one cycle, so that none keeps its own
+        return dealt
+
     name = f"{data.embeddings} (permuted)"
-    fingerprint = GeneEmbeddings(name, data.perturbations, vectors).fingerprint()
-    return replace(data, embeddings=name, embeddings_fingerprint=fingerprint, vectors=vectors)
+    if data.of_fold:
+        return data.with_embeddings(name, {fold: permuted(vectors) for fold, vectors in data.of_fold.items()})
+    return data.with_embeddings(name, permuted(data.vectors))
 
 
 def check_writable(out: Path, study: str) -> None:
@@ -209,7 +251,7 @@ def _screen_and_embeddings(
         return
     if not options.embeddings:
         raise InputError("--screen needs --embeddings: a file with an embedding for each perturbed gene")
-    embeddings = read_embeddings(options.embeddings, options.names)
+    embeddings = FoldFiles(options.embeddings, options.names, options.fold_numbers).first()
     read = options.read if pairs is None else replace(options.read, combinations=True)
     with open_screen(options.screen, read, options.working_space(), progress) as opened:
         found = match_perturbations(embeddings, opened.perturbations, options.names.aliases)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +56,7 @@ def with_gene_graph(data: StudyData, gene_sets: Path | None, options: StudyOptio
     ).astype(np.float32)
     print(f"{', '.join(ON_GRAPH)}: graph of {int(rows.any(1).sum())} perturbed genes, {name}", flush=True)
     say_absent(name for name, row in zip(data.perturbations, vectors, strict=True) if not row.any())
-    fingerprint = GeneEmbeddings(name, data.perturbations, vectors).fingerprint()
-    graph = replace(data, embeddings=name, embeddings_fingerprint=fingerprint, vectors=vectors)
+    graph = data.with_embeddings(name, vectors)
     permuted = options.permute_embeddings and options.screen != SIMULATED
     return with_permuted_embeddings(graph, options.model.seed) if permuted else graph
 

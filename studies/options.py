@@ -38,7 +38,8 @@ class StudyOptions:
     screen: str = SIMULATED
     """An .h5ad or .zarr, a 10x .h5 or matrix.mtx, or `simulated` for a small screen with embeddings of its own."""
     embeddings: tuple[Path, ...] = ()
-    """Gene embeddings: .npz, .parquet, .csv, .tsv, .h5, .h5ad or .pkl; several are scaled and joined."""
+    """Gene embeddings: .npz, .parquet, .csv, .tsv, .h5, .h5ad or .pkl; several are scaled and joined. A path with
+    {fold} in it names a file for each fold, such as those that have not learned from what the fold holds out."""
     names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     read: ReadOptions = field(default_factory=ReadOptions)
     model: ModelSettings = field(default_factory=ModelSettings)

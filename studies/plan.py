@@ -70,7 +70,8 @@ class Plan:
 
     def data_of(self, job: Job) -> StudyData:
         """The data of a trial."""
-        return self.of_method.get(job.method) or self.variants.get(job.variant, self.data)
+        data = self.of_method.get(job.method) or self.variants.get(job.variant, self.data)
+        return data.in_fold(job.fold)
 
     @property
     def ledger(self) -> Path:

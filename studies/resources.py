@@ -114,7 +114,7 @@ def _measure(send: Any, data: StudyData, method: str | None, n_bins: int, option
     counts = store.fold(FOLD, n_bins)
     settings = replace(options.model, epochs=1 + options.timed_epochs)
     with peak_memory_mb(device) as memory:
-        training = training_targets(counts, store.moments, data.vectors, device)
+        training = training_targets(counts, store.moments, data.in_fold(FOLD).vectors, device)
         model = METHODS[method](settings)
         epochs = model.fit(training)
         next(epochs).item()

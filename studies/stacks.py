@@ -64,13 +64,14 @@ def run_stack(plan: Plan, jobs: Sequence[Job], device: torch.device) -> Iterator
     """
     torch.set_num_threads(plan.n_threads)
     store = open_store(plan.data_of(jobs[0]).store)
-    data, start = plan.data_of(jobs[0]), time.perf_counter()
+    start = time.perf_counter()
     models = [MLPHist(job.settings) for job in jobs]
     try:
         with peak_memory_mb(device) as memory:
             counts = {job.fold: store.fold(job.fold, job.n_bins) for job in jobs}
+            vectors = {job.fold: plan.data_of(job).vectors for job in jobs}
             trainings = {
-                fold: training_targets(each, store.moments, data.vectors, device) for fold, each in counts.items()
+                fold: training_targets(each, store.moments, vectors[fold], device) for fold, each in counts.items()
             }
             epochs = MLPHist.fit_together(models, [trainings[job.fold] for job in jobs])
             losses = next(iter(deque(epochs, maxlen=1)), torch.zeros(len(jobs))).tolist()

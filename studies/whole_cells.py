@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from dataclasses import replace
 
 import torch
 
 from histpert.celltarnet.prior import attention_prior
 from histpert.correlations import pearson_correlations
-from histpert.embeddings import GeneEmbeddings
 from histpert.errors import InputError
 from histpert.histograms import HistogramStore
 from histpert.memory import available_bytes
@@ -26,9 +24,7 @@ __all__ = ["check_memory", "on_genes", "say_density"]
 
 def on_genes(data: StudyData) -> StudyData:
     """The same data, each perturbation as the genes that it perturbs."""
-    vectors = multi_hot(data.perturbations)
-    fingerprint = GeneEmbeddings("perturbed genes", data.perturbations, vectors).fingerprint()
-    return replace(data, embeddings="perturbed genes", embeddings_fingerprint=fingerprint, vectors=vectors)
+    return data.with_embeddings("perturbed genes", multi_hot(data.perturbations))
 
 
 def check_memory(options: StudyOptions, data: StudyData, store: HistogramStore, settings: CellSettings) -> None:
