@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,13 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from histpert.command_line import absolute, parsed
+from histpert.command_line import absolute, given_option, parsed
 from histpert.errors import InputError, exit_status
 from histpert.export_command import Export
 from histpert.fold_command import Folds
 from histpert.screens.simulation import PRESETS, Preset, Simulation, write_screen
 from histpert.settings import LARGEST_SEED
+from histpert.signature_command import Signatures
 from histpert.store_commands import StoreCommand
 
 __all__ = ["main"]
@@ -84,19 +84,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return exit_status(lambda: _command(arguments).run())
 
 
-def _command(arguments: list[str]) -> Simulate | Folds | Export | StoreCommand:
+def _command(arguments: list[str]) -> Simulate | Folds | Signatures | Export | StoreCommand:
     # The defaults of `simulate`, and with them its help, follow from --like.
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--like", nargs="?")
-    like = parser.parse_known_args(arguments)[0].like
+    like: Any = given_option("--like", arguments)
     default = Simulate(out=cast("Any", tyro.MISSING), simulation=PRESETS.get(like, Simulation()))
     simulate = tyro.conf.subcommand("simulate", default=default, description=Simulate.__doc__)
     store = tyro.conf.subcommand("store", description="Look after the histogram stores that studies read.")
     folds = tyro.conf.subcommand("folds", description=Folds.__doc__)
+    signatures = tyro.conf.subcommand("signatures", description=Signatures.__doc__)
     export = tyro.conf.subcommand("export", description=Export.__doc__)
     commands: Any = (
         Annotated[Simulate, simulate]
         | Annotated[Folds, folds]
+        | Annotated[Signatures, signatures]
         | Annotated[Export, export]
         | Annotated[StoreCommand, store]
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from histpert.errors import InputError
 
-__all__ = ["absolute", "parsed"]
+__all__ = ["absolute", "given_option", "parsed"]
 
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 _RULE = re.compile(r"^(?:╭.*|[ │]*[─-]{3,}[ │]*)$", re.MULTILINE)
@@ -31,6 +33,13 @@ def absolute(path: str | Path, option: str = "") -> Path:
     if "\0" in str(whole):
         raise InputError(f"{option} {str(path)!r}: no path holds the character \\0")
     return whole
+
+
+def given_option(name: str, arguments: Sequence[str]) -> str | None:
+    """The value of an option from which the defaults of others follow; the last, where it is given more than once."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(name, nargs="?", dest="value")
+    return parser.parse_known_args(list(arguments))[0].value
 
 
 def parsed(options: Any, **settings: Any) -> Any:

@@ -1,0 +1,1 @@
+"""PerturBERT: gene embeddings learned from perturbation signatures, and what gene embeddings predict."""
