@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from analysis.tables import DASH, PrintedTable, decimals, heading_of, interval, 
 from histpert.errors import InputError
 from histpert.results import METRICS
 
-__all__ = ["DEFAULT", "draw_choices", "main", "read_choices", "summarize_choices"]
+__all__ = ["DEFAULT", "draw_choices", "main", "printed_choices", "read_choices", "summarize_choices"]
 
 DEFAULT = "default"
 """What a run without a variant is called."""
@@ -54,25 +55,25 @@ def draw_choices(folder: Path, out: Path) -> list[Path]:
     study = read_choices(folder)
     table = summarize_choices(study)
     with output_folders(out) as (_, tables):
-        paths = write_tables(tables / "open_choices", table, _printed(table, study))
+        paths = write_tables(tables / "open_choices", table, printed_choices(table, study, _CAPTION))
     if study.n_left_out:
         print(left_out(study))
     return paths
 
 
-def read_choices(folder: Path) -> Study:
-    """Read a study of choices; runs without a variant are named `default`.
+def read_choices(folder: Path, default: str = DEFAULT) -> Study:
+    """Read a study of choices; runs without a variant get the name of the default.
 
     Raises:
         InputError: No run has a variant, a method has variants but no default to compare them with, or something
             varies that is not named.
     """
     study = read_study(folder)
-    trials, rows = (table.assign(variant=table["variant"].replace("", DEFAULT)) for table in (study.trials, study.rows))
-    if (trials["variant"] == DEFAULT).all():
+    trials, rows = (table.assign(variant=table["variant"].replace("", default)) for table in (study.trials, study.rows))
+    if (trials["variant"] == default).all():
         raise InputError(f"no trial in {folder} has a variant: give the folder of a study of choices")
     variants = trials.groupby("method")["variant"].unique()
-    without = [str(method) for method, names in variants.items() if DEFAULT not in names]
+    without = [str(method) for method, names in variants.items() if default not in names]
     if without:
         raise InputError(
             f"{folder} holds no finished default run of {', '.join(without)} to compare the variants with:"
@@ -82,7 +83,7 @@ def read_choices(folder: Path) -> Study:
     return Study(trials, rows, study.n_trials)
 
 
-def summarize_choices(study: Study) -> pd.DataFrame:
+def summarize_choices(study: Study, default: str = DEFAULT) -> pd.DataFrame:
     """A row per method and variant, the default first and the others in the order in which they were run.
 
     Returns:
@@ -95,23 +96,23 @@ def summarize_choices(study: Study) -> pd.DataFrame:
     by_point = {key: part for key, part in rows.groupby(point)}
     table = over_folds(rows, point).join(rows.groupby(point)["n_bins"].first())
     found = [
-        _against_default(by_point[method, variant], by_point[method, DEFAULT], variant)
+        _against(by_point[method, variant], by_point[method, default], is_default=variant == default)
         for method, variant in table.index
     ]
     table = table.join(pd.DataFrame(found, index=table.index)).reset_index()
-    return table.sort_values(point, key=_rank, ignore_index=True, kind="stable")
+    return table.sort_values(point, key=partial(_rank, default), ignore_index=True, kind="stable")
 
 
-def _rank(column: pd.Series) -> pd.Series:
+def _rank(default: str, column: pd.Series) -> pd.Series:
     """Methods in printing order, the default before its variants, which stay as they are."""
-    return column.map(method_rank) if column.name == "method" else column != DEFAULT
+    return column.map(method_rank) if column.name == "method" else column != default
 
 
-def _against_default(rows: pd.DataFrame, default: pd.DataFrame, variant: str) -> dict[str, float | str]:
+def _against(rows: pd.DataFrame, default: pd.DataFrame, *, is_default: bool) -> dict[str, float | str]:
     same_bins = rows["n_bins"].iloc[0] == default["n_bins"].iloc[0]
     found: dict[str, float | str] = {}
     for metric in _SHOWN:
-        nothing = variant == DEFAULT or (metric == "nll" and not same_bins)
+        nothing = is_default or (metric == "nll" and not same_bins)
         pair = Comparison(_NOTHING, _NOTHING, np.nan) if nothing else compared(rows, default, metric)
         found |= {
             f"{metric}_difference": pair.perturbations.mean,
@@ -123,18 +124,28 @@ def _against_default(rows: pd.DataFrame, default: pd.DataFrame, variant: str) ->
     return found
 
 
-def _printed(table: pd.DataFrame, study: Study) -> list[PrintedTable]:
-    """As many tables as the metrics need: a page does not hold more than a few intervals side by side."""
+def printed_choices(
+    table: pd.DataFrame, study: Study, about: str, heading: str = "Variant", default: str = DEFAULT
+) -> list[PrintedTable]:
+    """As many tables as the metrics need: a page does not hold more than a few intervals side by side.
+
+    Args:
+        table: What `summarize_choices` gave.
+        study: Of it.
+        about: What the caption says.
+        heading: Of the column of variants.
+        default: The one that the others are compared with.
+    """
     n, screen = study.rows["perturbation"].nunique(), study.trials["screen"].iloc[0]
     failed = f" {left_out(study)}" if study.n_left_out else ""
-    caption = f"{screen}, {n} perturbations. {_CAPTION} {DASH}: undefined, or not compared.{failed}"
-    is_default = table["variant"] == DEFAULT
+    caption = f"{screen}, {n} perturbations. {about} {DASH}: undefined, or not compared.{failed}"
+    is_default = table["variant"] == default
     breaks = {place for place in np.flatnonzero(is_default).tolist() if place}
     tables = []
     for start in range(0, len(_SHOWN), _SIDE_BY_SIDE):
         metrics = _SHOWN[start : start + _SIDE_BY_SIDE]
         columns = [table["method"], table["variant"], *(_cells(table, metric, is_default) for metric in metrics)]
-        headings = ("Method", "Variant", *map(heading_of, metrics))
+        headings = ("Method", heading, *map(heading_of, metrics))
         rows = list(zip(*columns, strict=True))
         tables.append(PrintedTable(headings, rows, caption, n_labels=2, breaks=breaks))
     return tables

@@ -23,9 +23,11 @@ from histpert.metric_columns import MASS_FLOOR, METRICS, Metric
 
 __all__ = [
     "CONFIGURATION_SCHEMA",
+    "DEPENDENCY_SCHEMA",
     "MASS_FLOOR",
     "METRICS",
     "PERTURBATION_SCHEMA",
+    "PRETRAINING_SCHEMA",
     "SCREEN_SCHEMAS",
     "TRIAL_SCHEMA",
     "Metric",
@@ -134,6 +136,49 @@ CONFIGURATION_SCHEMA = pa.schema(
 )
 """A row per configuration that a search tried; metrics are averages over the `n_folds` folds of its own
 cross-validation that were scored. `weights` are those of cross-entropy, Wasserstein-1 and squared error of the mean."""
+
+PRETRAINING_SCHEMA = pa.schema(
+    [
+        ("fold", pa.int32()),
+        ("epoch", pa.int32()),
+        ("training_loss", pa.float64()),
+        ("validation_loss", pa.float64()),
+        ("validation_accuracy", pa.float64()),
+        ("marginal_loss", pa.float64()),
+        ("marginal_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("test_marginal_loss", pa.float64()),
+        ("n_training", pa.int32()),
+        ("n_genes", pa.int32()),
+        ("n_parameters", pa.int64()),
+        ("seconds", pa.float64()),
+        ("tokens_per_second", pa.float64()),
+    ]
+)
+"""A row per epoch of a training of PerturBERT; `fold` is -1 where nothing is held out. Losses are mean cross-entropies
+of masked responses, in nats, accuracies the share of them whose bin is found; `marginal_*` are of the frequencies of
+each gene's bins in training. `test_*` stand in the last epoch."""
+
+DEPENDENCY_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("seed", pa.int32()),
+        ("replicate", pa.int32()),
+        ("n_train", pa.int64()),
+        ("n_test", pa.int64()),
+        ("n_trees", pa.int32()),
+        ("n_genes_constant", pa.int32()),
+        ("rmse", pa.float64()),
+        ("mae", pa.float64()),
+        ("r2", pa.float64()),
+        ("r_within_gene", pa.float64()),
+    ]
+)
+"""A row per fit of gene dependency and bootstrap sample of the lines that are held out, and of the genes where those
+are; `replicate` 0 is what was held out itself. Errors are in effects, `r_within_gene` is the mean over genes of the
+correlation across lines, in which `n_genes_constant` of which the same is predicted in all lines count as 0."""
 
 SCREEN_SCHEMAS: Mapping[str, pa.Schema] = {
     "genes": pa.schema(

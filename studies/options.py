@@ -133,11 +133,24 @@ class StudyOptions:
 Options = TypeVar("Options")
 
 
-def run_script(options_type: type[Options], main: Callable[[Options], int], description: str | None) -> None:
-    """Read the command line, run the study and leave with its exit status; input that cannot be used ends with 2."""
+def run_script(
+    options_type: type[Options],
+    main: Callable[[Options], int],
+    description: str | None,
+    default: Options | None = None,
+) -> None:
+    """Read the command line, run the study and leave with its exit status; input that cannot be used ends with 2.
+
+    Args:
+        options_type: What the command line takes.
+        main: Runs the study.
+        description: For `--help`.
+        default: Other defaults than those of the options.
+    """
+    start = {} if default is None else {"default": default}
     sys.exit(
         exit_status(
-            lambda: main(parsed(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,))),
+            lambda: main(parsed(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,), **start)),
             "stopped; the same command goes on with what is missing",
         )
     )

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -77,11 +77,15 @@ class Unit:
         content: All else that its result depends on: fingerprints of data, settings. With the key it is its name in
             the ledger.
         work: Called with what all units share, in a process of Ray; returns rows of numbers and text.
+        files: That it leaves: it is done again where one is gone.
+        told: A text file in which the work says how far it is, where it takes long.
     """
 
     key: Mapping[str, str | int | float]
     content: Mapping[str, Any]
     work: Callable[[Any], list[dict[str, Any]]]
+    files: tuple[Path, ...] = ()
+    told: Path | None = None
 
     def trial_id(self, n_threads: int) -> str:
         """Name by content."""
@@ -101,6 +105,7 @@ def run_units(
     shared: Any = None,
     before: Mapping[str, Any] | None = None,
     n_gpus: float = 0.0,
+    in_turn: bool = False,
 ) -> Study:
     """Do what the ledger lacks, then write `trials.parquet`, `scores.parquet` and `study.json`.
 
@@ -113,6 +118,7 @@ def run_units(
         shared: Given to each unit's work.
         before: The `study.json` of a run that this one repeats: inputs that are not those of then are named first.
         n_gpus: Share of a GPU for each unit.
+        in_turn: One unit at a time, which takes no resources itself: it asks Ray for workers of its own.
 
     Raises:
         InputError: Another process is at work in the folder, or it cannot be written.
@@ -124,17 +130,18 @@ def run_units(
                 print(f"differs: {what} is not what it was then", flush=True)
         ledger = Ledger(folder / "ledger", "rows")
         ids = {unit.trial_id(options.threads_per_trial): unit for unit in units}
-        missing = {one: unit for one, unit in ids.items() if not _is_done(_read(ledger, one))}
+        missing = {one: unit for one, unit in ids.items() if not _is_done(_read(ledger, one), unit)}
         n_done = len(ids) - len(missing)
         print(f"{len(ids)} trials, {n_done} done before, {len(missing)} to run; results in {folder}", flush=True)
         if missing:
-            _run(name, folder, missing, ledger, shared, options.threads_per_trial, n_gpus)
+            resources = (0, 0.0) if in_turn else (options.threads_per_trial, n_gpus)
+            _run(name, folder, missing, ledger, shared, *resources)
         entries = {one: entry for one in ids if (entry := _read(ledger, one))}
         _write(name, folder, options, ids, entries, schema, inputs)
     unfinished = [
         f"{unit}: {entries[one]['trial']['error'] if one in entries else 'stopped before it ended'}"
         for one, unit in ids.items()
-        if not _is_done(entries.get(one))
+        if not _is_done(entries.get(one), unit)
     ]
     return Study(folder, len(ids), tuple(unfinished), ("trials.parquet", SCORES))
 
@@ -144,8 +151,12 @@ def _read(ledger: Ledger, trial_id: str) -> Entry | None:
     return entry
 
 
-def _is_done(entry: Entry | None) -> bool:
+def _is_ok(entry: Entry | None) -> bool:
     return entry is not None and entry["trial"]["status"] == "ok"
+
+
+def _is_done(entry: Entry | None, unit: Unit) -> bool:
+    return _is_ok(entry) and all(path.exists() for path in unit.files)
 
 
 def _run(
@@ -166,7 +177,7 @@ def _run(
                     running[remote.remote(following[1].work, sent, n_threads)] = following
                 if not running:
                     return
-                progress.tell(len(running))
+                progress.tell([unit for _, unit in running.values()])
                 ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                 for task in ended:
                     one, unit = running.pop(task)
@@ -175,6 +186,8 @@ def _run(
 
 def _at_once(resources: Mapping[str, float], n_threads: int, n_gpus: float) -> int:
     n_cpus, has_gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    if not n_threads:
+        return 1
     if n_threads > n_cpus:
         raise InputError(f"--threads-per-trial {n_threads}: Ray has {n_cpus:.0f} CPUs in all")
     if n_gpus > has_gpus:
@@ -185,7 +198,7 @@ def _at_once(resources: Mapping[str, float], n_threads: int, n_gpus: float) -> i
 
 def _timed(work: Callable[[Any], list[dict[str, Any]]], shared: Any, n_threads: int) -> tuple[list, float]:
     """In a worker: the rows, and the seconds they took."""
-    if "torch" in sys.modules:
+    if n_threads and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n_threads)
     start = time.perf_counter()
     return work(shared), time.perf_counter() - start
@@ -227,7 +240,8 @@ class _Progress:
 
     def __init__(self, n_units: int, folder: Path):
         self._n_units, self._told = n_units, folder / PROGRESS
-        self._n_ok = self._n_failed = self._n_running = 0
+        self._n_ok = self._n_failed = 0
+        self._running: Sequence[Unit] = ()
         self._start, self._last_line, self._last_note = time.monotonic(), time.monotonic(), 0.0
         console = Console()
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
@@ -238,7 +252,7 @@ class _Progress:
 
     def count(self, entry: Entry) -> None:
         """A unit has ended."""
-        if _is_done(entry):
+        if _is_ok(entry):
             self._n_ok += 1
         else:
             self._n_failed += 1
@@ -246,9 +260,9 @@ class _Progress:
             print(self._line(), flush=True)
             self._told.unlink(missing_ok=True)
 
-    def tell(self, n_running: int) -> None:
-        """So many are at work."""
-        self._n_running, now = n_running, time.monotonic()
+    def tell(self, running: Sequence[Unit]) -> None:
+        """These are at work."""
+        self._running, now = running, time.monotonic()
         if self._live:
             self._live.update(self._line())
         elif now - self._last_line > SECONDS_BETWEEN_LINES:
@@ -263,14 +277,21 @@ class _Progress:
         n_ended, passed = self._n_ok + self._n_failed, time.monotonic() - self._start
         parts = [f"{n_ended}/{self._n_units} trials ended"]
         if n_ended < self._n_units:
-            parts.append(f"{self._n_running} running")
+            parts.append(f"{len(self._running)} running")
         if self._n_failed:
             parts.append(f"{self._n_failed} FAILED")
         parts.append(f"{timedelta(seconds=round(passed))} passed")
         if 0 < n_ended < self._n_units:
             left = passed / n_ended * (self._n_units - n_ended)
             parts.append(f"about {timedelta(seconds=round(left))} left")
-        return ", ".join(parts)
+        return "; ".join([", ".join(parts), *self._said()] if n_ended < self._n_units else [", ".join(parts)])
+
+    def _said(self) -> Iterator[str]:
+        """What running units say of themselves."""
+        for unit in self._running:
+            with suppress(OSError):
+                if unit.told is not None:
+                    yield unit.told.read_text(encoding="utf-8")
 
 
 def _write(

@@ -170,11 +170,8 @@ def test_two_in_five_responses_are_masked_in_the_published_proportions():
     assert chisquare([n_masked, n - n_masked], [0.4 * n, 0.6 * n]).pvalue > 1e-3
     seen = batch.responses[batch.is_masked]
     # a random bin is the true one once in 17
-    kinds = [
-        int((seen == MASK).sum()),
-        int(((seen != MASK) & (seen != UNCHANGED)).sum()),
-        int((seen == UNCHANGED).sum()),
-    ]
+    is_mask, is_true = seen == MASK, seen == UNCHANGED
+    kinds = [int(is_mask.sum()), int((~is_mask & ~is_true).sum()), int(is_true.sum())]
     random = 0.1 * (N_BINS - 1) / N_BINS
     assert chisquare(kinds, n_masked * np.array([0.8, random, 0.2 - random])).pvalue > 1e-3
     others = seen[~is_mask & ~is_true]
