@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["published_pairs", "published_table", "published_weights"]
+__all__ = ["published_gene_table", "published_pairs", "published_table", "published_weights"]
 
 _FILE = Path(__file__).with_name("published_tables.csv")
+_FILE_OF_GENES = Path(__file__).with_name("published_genes.csv")
 _FILE_OF_PAIRS = Path(__file__).with_name("published_pairs.csv")
 _OURS = {"train_minutes_per_fold": "train_minutes", "gpu_memory_mb": "peak_memory_mb"}
 _WEIGHTS = re.compile(r"weights ce=([\d.]+) wass=([\d.]+) mse=([\d.]+)$")
@@ -40,6 +41,17 @@ def published_weights() -> pd.Series:
 def published_pairs() -> pd.DataFrame:
     """Table 1 of CellTARNet's paper, `CellTARNet` where it prints `Ours`: `method`, `metric`, `value`."""
     return pd.read_csv(_FILE_OF_PAIRS)[["method", "metric", "value"]].replace({"method": {"Ours": "CellTARNet"}})
+
+
+def published_gene_table(number: int) -> pd.DataFrame:
+    """Table 2 (gene dependency) or 9 (gene properties, of which Table 1 is a part) of PerturBERT's paper.
+
+    Returns:
+        Columns `task`, `method`, `metric`, `value` and `spread`, the standard error. What Table 9 calls N1 network is
+        the NI network of Table 1.
+    """
+    rows = pd.read_csv(_FILE_OF_GENES)
+    return rows.loc[rows["table"] == number].drop(columns="table").reset_index(drop=True)
 
 
 def _read(number: int) -> pd.DataFrame:

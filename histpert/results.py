@@ -22,12 +22,16 @@ from histpert.errors import InputError
 from histpert.metric_columns import MASS_FLOOR, METRICS, Metric
 
 __all__ = [
+    "CLASS_SCHEMA",
     "CONFIGURATION_SCHEMA",
+    "COSINE_SCHEMA",
     "DEPENDENCY_SCHEMA",
+    "MAP_SCHEMA",
     "MASS_FLOOR",
     "METRICS",
     "PERTURBATION_SCHEMA",
     "PRETRAINING_SCHEMA",
+    "PROPERTY_SCHEMA",
     "SCREEN_SCHEMAS",
     "TRIAL_SCHEMA",
     "Metric",
@@ -159,6 +163,47 @@ PRETRAINING_SCHEMA = pa.schema(
 """A row per epoch of a training of PerturBERT; `fold` is -1 where nothing is held out. Losses are mean cross-entropies
 of masked responses, in nats, accuracies the share of them whose bin is found; `marginal_*` are of the frequencies of
 each gene's bins in training. `test_*` stand in the last epoch."""
+
+PROPERTY_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("task", pa.string()),
+        ("form", pa.string()),
+        ("split", pa.string()),
+        ("fold", pa.int32()),
+        ("n_train", pa.int64()),
+        ("n_test", pa.int64()),
+        ("roc_auc", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("precision", pa.float64()),
+        ("recall", pa.float64()),
+    ]
+)
+"""A row per source of gene embeddings, task and fold. `form` and `split` are of tasks of pairs: how two genes' vectors
+become one, and whether test pairs share genes with training pairs; empty for tasks of labels."""
+
+_CLASS = (("source", pa.string()), ("task", pa.string()), ("gene_class", pa.string()))
+
+CLASS_SCHEMA = pa.schema(
+    [
+        *_CLASS,
+        ("n_genes", pa.int32()),
+        ("n_others", pa.int32()),
+        ("within", pa.float64()),
+        ("between", pa.float64()),
+        ("p", pa.float64()),
+    ]
+)
+"""Mean cosines of a class of genes, of pairs in it and of pairs with one other gene, about the mean of all genes of the
+task; `p` is that of their difference by permutation."""
+
+MAP_SCHEMA = pa.schema(
+    [*_CLASS, ("gene", pa.string()), ("is_member", pa.bool_()), ("x", pa.float64()), ("y", pa.float64())]
+)
+"""Where UMAP puts each gene of a task."""
+
+COSINE_SCHEMA = pa.schema([*_CLASS, ("gene_a", pa.string()), ("gene_b", pa.string()), ("cosine", pa.float64())])
+"""Cosines of some genes of a class, which come first, and of some others."""
 
 DEPENDENCY_SCHEMA = pa.schema(
     [

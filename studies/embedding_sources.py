@@ -75,8 +75,8 @@ def main(options: EmbeddingSources, before: Mapping[str, Any] | None = None) -> 
         options = replace(options, **simulated_sources(options, options.out / NAME / "simulated"))
     files = options.files
     every = tuple(dict.fromkeys(path for paths in files.values() for path in paths))
-    common = {field.name: getattr(options, field.name) for field in fields(StudyOptions)}
-    data = prepare(StudyOptions(**(common | {"embeddings": every})), [options.bins], n_replicates=N_REPLICATES)
+    common: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(StudyOptions)}
+    data = prepare(StudyOptions(**{**common, "embeddings": every}), [options.bins], n_replicates=N_REPLICATES)
     variants = {name: of_source(options, name, paths, data) for name, paths in files.items()}
     width = max(source.vectors.shape[1] for source in variants.values())
     random = random_embeddings(data.perturbations, width, options.model.seed)

@@ -24,9 +24,13 @@ from studies.provenance import differences
 STUDIES = {
     "bin_sweep": "BinSweep",
     "combinations": "Combinations",
+    "dependency": "Dependency",
+    "embedding_sources": "EmbeddingSources",
+    "gene_properties": "GeneProperties",
     "loss_weights": "LossWeights",
     "methods": "Methods",
     "open_choices": "OpenChoices",
+    "pretrain": "Pretrain",
     "search": "Search",
 }
 """Script of each study, and the class of its options."""

@@ -54,7 +54,7 @@ def assign_cluster_folds(
         InputError: Fewer than 2 folds, fewer perturbations than folds, or fewer different embeddings.
     """
     _check(len(embeddings), n_folds)
-    directions = normalize(embeddings - embeddings.mean(axis=0))
+    directions = np.asarray(normalize(embeddings - embeddings.mean(axis=0)))
     n_different = len(np.unique(directions, axis=0))
     if n_different < n_folds:
         raise InputError(f"--hold-out clusters: {n_different} different embeddings cannot fill {n_folds} folds")
