@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-joint bench-loss bench-reading bench-simulation bench-store bench-training clean
+.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-joint bench-loss bench-pretraining bench-reading bench-simulation bench-store bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -48,6 +48,9 @@ bench-joint: .venv/study  ## Whole cells against the known joint distribution of
 
 bench-loss: .venv/study  ## Time of the loss and its gradient, beside plain torch
 	$(BIN)/python tests/benchmarks/loss.py
+
+bench-pretraining: .venv/study  ## Tokens per second of PerturBERT's training, beside its floor and plain encoders
+	$(BIN)/python tests/benchmarks/pretraining.py
 
 bench-reading: .venv/dev  ## Time and memory of reading a screen, beside anndata and scanpy
 	$(BIN)/python tests/benchmarks/reading.py

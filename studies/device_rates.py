@@ -22,10 +22,10 @@ def bytes_per_second(device: torch.device) -> float:
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
 
 
-def operations_per_second(device: torch.device) -> float:
-    """Multiplications and additions of a product of two float32 matrices."""
+def operations_per_second(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Multiplications and additions of a product of two matrices."""
     size = 8_192 if device.type == "cuda" else 1_536
-    first, second = torch.rand(2, size, size, device=device)
+    first, second = torch.rand(2, size, size, device=device).to(dtype)
     product = torch.empty_like(first)
     return 2 * size**3 / _seconds(lambda: torch.mm(first, second, out=product), device)
 

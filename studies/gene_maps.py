@@ -13,13 +13,26 @@ from histpert.errors import InputError
 from histpert.perturbert.gene_classes import class_cosines, cosines, map_of_genes
 from histpert.perturbert.gene_tasks import LabelTask, PairTask
 from histpert.results import CLASS_SCHEMA, COSINE_SCHEMA, MAP_SCHEMA, write_table
+from histpert.wording import every
 
-__all__ = ["write_gene_maps"]
+__all__ = ["shown_task", "write_gene_maps"]
 
 SHOWN = 40
 """The most genes of the class in the heat map, and as many others."""
 FEW = 5
 """Genes below which there is no map."""
+
+
+def shown_task(tasks: Sequence[LabelTask | PairTask], wanted: str | None) -> LabelTask | None:
+    """The task whose class is shown, the first by default; None where no task is of labels.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    of_labels = {task.name: task for task in tasks if isinstance(task, LabelTask)}
+    if wanted is not None and wanted not in of_labels:
+        raise InputError(f"--classes {wanted}: give one of {every(of_labels)}")
+    return of_labels[wanted] if wanted else next(iter(of_labels.values()), None)
 
 
 def write_gene_maps(
@@ -36,21 +49,19 @@ def write_gene_maps(
     Args:
         folder: Of the study.
         tasks: All; those of labels have classes.
-        wanted: The task whose class is shown; the first by default.
+        wanted: As `shown_task`.
         genes: That all sources share.
         vectors: Of each source.
         n_permutations: Of the test.
         seed: Of all that is drawn.
 
     Raises:
-        InputError: There is no such task, or a table cannot be written.
+        InputError: A table cannot be written.
     """
-    of_labels = [task for task in tasks if isinstance(task, LabelTask)]
-    if not of_labels:
-        return
-    shown = next((task for task in of_labels if task.name == (wanted or of_labels[0].name)), None)
+    shown = shown_task(tasks, wanted)
     if shown is None:
-        raise InputError(f"--classes {wanted}: give one of {', '.join(task.name for task in of_labels)}")
+        return
+    of_labels = [task for task in tasks if isinstance(task, LabelTask)]
     classes = [row for task in of_labels for row in _class_rows(task, vectors, n_permutations, seed)]
     points, pairs = _maps(shown, genes, vectors, seed)
     try:

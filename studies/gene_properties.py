@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.gene_properties import draw_gene_properties
-
 from histpert.command_line import absolute
 from histpert.embeddings import EmbeddingOptions, GeneEmbeddings
 from histpert.errors import InputError
@@ -23,7 +22,7 @@ from histpert.perturbert.gene_properties import FORMS, SPLITS, label_scores, pai
 from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, read_tasks
 from histpert.results import PROPERTY_SCHEMA
 from studies.data import check_writable
-from studies.gene_maps import write_gene_maps
+from studies.gene_maps import shown_task, write_gene_maps
 from studies.options import run_script
 from studies.simulated_genes import simulated_genes
 from studies.sources import RANDOM, checked_sources, random_embeddings, read_sources, shared_genes
@@ -87,6 +86,7 @@ def main(options: GeneProperties, before: Mapping[str, Any] | None = None) -> in
         print(f"  {note}", flush=True)
     if twice := {task.name for task in tasks if sum(task.name == other.name for other in tasks) > 1}:
         raise InputError(f"--labels: several tasks are named {min(twice)}: give each file a name, NAME=FILE")
+    shown_task(tasks, options.classes)
     vectors = {name: source.lookup(genes) for name, source in sources.items()}
     prints = {name: GeneEmbeddings(name, genes, found).fingerprint() for name, found in vectors.items()}
     units = units_of(options, tasks, prints)

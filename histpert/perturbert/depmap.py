@@ -184,7 +184,9 @@ def simulate_depmap(
     A gene's own essentiality has 85% of the variance of effects, and follows for the most part from its factors. What
     factors of line and gene make together has 5%, noise the rest. Expression shows the factors of lines among others,
     which have nothing to do with effects; the source `INFORMATIVE` shows those of genes likewise. `PERMUTED` has its
-    vectors for other genes. One effect in a hundred is missing.
+    vectors for other genes. One effect in a hundred is missing. The shares are such that a hundred lines show what
+    embeddings tell: with more of the variance made together, or more lines to learn each gene from, no source was
+    better than another on held-out lines.
 
     Args:
         seed: Of all that is drawn.
@@ -207,7 +209,7 @@ def simulate_depmap(
         genes,
         effects.astype(np.float32),
         np.clip(3 + _shown(rng, of_line, n_expressed), 0, None),
-        ("simulated",),
+        (f"SIMULATED, not measured: {n_lines} lines x {n_genes} genes",),
     )
     permuted = vectors[rng.permutation(n_genes)]
     return depmap, {name: GeneEmbeddings(name, genes, v) for name, v in ((INFORMATIVE, vectors), (PERMUTED, permuted))}

@@ -28,10 +28,15 @@ def isolated_in(folder: Path) -> dict[str, str]:
 
 
 def start(
-    environment: dict[str, str], *arguments: Any, name: str = "bin_sweep", within: Sequence[str] = (), **how: Any
+    environment: dict[str, str],
+    *arguments: Any,
+    name: str = "bin_sweep",
+    path: Path | None = None,
+    within: Sequence[str] = (),
+    **how: Any,
 ) -> subprocess.Popen[str]:
-    """A script of studies/ as the leader of a process group, run by the command `within`."""
-    command = [*within, sys.executable, ROOT / "studies" / f"{name}.py", *map(str, arguments)]
+    """A script of studies/, or another, as the leader of a process group, run by the command `within`."""
+    command = [*within, sys.executable, path or ROOT / "studies" / f"{name}.py", *map(str, arguments)]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | how
     return subprocess.Popen(command, env=environment, cwd=environment["HOME"], text=True, start_new_session=True, **how)
 

@@ -40,7 +40,7 @@ def test_the_study_runs_to_its_tables(smoke):
     pd.testing.assert_series_equal(table["r2"].sort_index(), whole.sort_index())
 
 
-@pytest.mark.ray
+@pytest.mark.chaos
 def test_the_same_settings_give_the_same_rows(smoke, script):
     again = script("rerun", smoke[0] / "study.json")
     assert again.returncode == 0, again.stderr
