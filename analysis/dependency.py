@@ -197,11 +197,8 @@ def _figure(rows: pd.DataFrame) -> Figure:
         source: CurveStyle("#333333" if source in (*FLOORS, RANDOM) else COLORS[0], "o", thin=source == MEAN)
         for source in sources
     }
-    figure = dot_panels(panels, styles, {}, columns=len(SCORES), title="Held out: lines, or genes in held-out lines")
-    for key in figure.legends:
-        for text in key.get_texts():  # the dots are fits of a split, not folds
-            text.set_text(text.get_text().replace("fold", "fit"))
-    return figure
+    title = "Held out: lines, or genes in held-out lines"
+    return dot_panels(panels, styles, {}, columns=len(SCORES), title=title, dot="fit")
 
 
 @dataclass(frozen=True)

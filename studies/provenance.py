@@ -14,6 +14,7 @@ import histpert
 __all__ = ["differences", "provenance"]
 
 PACKAGES = ("histpert", "torch", "numpy", "scipy", "pandas", "pyarrow", "anndata", "numba", "optuna", "ray")
+PACKAGES += ("scikit-learn", "lightgbm", "umap-learn")
 
 
 def provenance() -> dict[str, Any]:

@@ -44,6 +44,7 @@ def dot_panels(
     *,
     columns: int,
     title: str = "",
+    dot: str = "fold",
 ) -> Figure:
     """Small dots for values and a large one for their mean, in panels that share their rows.
 
@@ -55,6 +56,7 @@ def dot_panels(
         lines: How vertical lines look, by name; named in a key below.
         columns: Panels side by side.
         title: Heading of the whole figure.
+        dot: What each value is of.
     """
     n_down = -(-len(panels) // columns)
     figure = Figure(figsize=(WIDTH, 0.6 + n_down * (0.75 + 0.155 * len(rows))), layout="constrained")
@@ -71,8 +73,8 @@ def dot_panels(
         figure.suptitle(title, fontsize=SMALL + 1)
     drawn = {name for panel in panels for name, value in panel.lines.items() if np.isfinite(value)}
     key = {
-        "mean over folds": CurveStyle(marker="o", line=""),
-        "one fold": CurveStyle("#999999", ".", ""),
+        f"mean over {dot}s": CurveStyle(marker="o", line=""),
+        f"one {dot}": CurveStyle("#999999", ".", ""),
         **{name: style for name, style in lines.items() if name in drawn},
     }
     draw_key(figure, "lower", key)

@@ -334,7 +334,6 @@ def test_on_a_measured_screen_bins_do_not_tell_the_size_of_a_group():
     assert of_all[2] > 1.4 * of_all[0]
     assert strength["C"] == pytest.approx(strength["A"], rel=0.15)
     assert strength["B"] == pytest.approx(strength["A"], rel=0.15)
-    print(of_all, strength.tolist())
 
 
 def test_replicates_are_compared_with_their_own_control():
