@@ -57,7 +57,7 @@ def simulated_sources(options: StudyOptions, folder: Path) -> dict[str, Any]:
         corpus = write_corpus(folder / "signatures.arrow", [source])
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}): name another --out") from error
-    bert = replace(BERT_PRESETS["small"], seed=seed, epochs=3 if options.smoke else 40)
+    bert = replace(BERT_PRESETS["small"], seed=seed, epochs=3 if options.smoke else 30)
     how = folder / PRETRAIN, options.checkpoint_seconds, options.threads_per_trial, 1, False
     units = []
     for fold in range(options.folds):

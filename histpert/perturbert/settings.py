@@ -87,10 +87,10 @@ PRESETS: Mapping[Preset, BertSettings] = {
         heads=4,
         feed_forward=192,
         genes_per_signature=128,
-        learning_rate=5e-3,
+        learning_rate=2e-3,
         warm_up_steps=100,
-        epochs=60,
-        batch_size=64,
+        epochs=40,
+        batch_size=32,
     ),
     "published": BertSettings(),
 }

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from histpert.plots.style import SMALL, TINY, WIDTH, CurveStyle, draw_key, line_settings
 
 __all__ = ["Curve", "curve_panels"]
+
+_MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def curve_panels(
 
     Args:
         panels: Title of each panel, and its curves.
-        x_label: What every x axis shows. Ticks are the x that occur in any panel.
+        x_label: What every x axis shows. Ticks are the x that occur in any panel, where they are not many.
         title: Heading of the whole figure; leave it empty where `key_above` is given.
         key_above: Names and styles of a key above the panels.
         key_below: The same for a key below them.
@@ -79,6 +81,9 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 def _set_ticks(axes: Axes, ticks: Sequence[float]) -> None:
     if not ticks:
+        return
+    if len(ticks) > _MOST_TICKS:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return
     if len(ticks) > 1 and min(np.diff(ticks)) < 0.08 * (ticks[-1] - ticks[0]) and ticks[0] > 0:
         axes.set_xscale("log")  # labels would overlap on a linear axis

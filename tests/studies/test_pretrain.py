@@ -165,7 +165,7 @@ def test_a_killed_training_goes_on_to_the_same_end(script, isolated, tmp_path):
     ("options", "said"),
     [
         ({"only_folds": (0,)}, "--only-folds goes with --folds-file"),
-        ({"workers": 3}, "--batch-size 64: must be a multiple of --workers 3"),
+        ({"workers": 3}, "--batch-size 32: must be a multiple of --workers 3"),
         ({"workers": 0}, "--workers must be 1 or more"),
         ({"signatures": ("K562=",)}, "give FILE, or CELL_LINE=FILE"),
         ({"seed": -1}, "--seed -1"),
