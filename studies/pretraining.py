@@ -20,10 +20,11 @@ from histpert.errors import InputError
 from histpert.perturbert.corpus import Corpus, read_corpus
 from histpert.perturbert.gene_vectors import contextual_embeddings, gene_table, principal_components
 from histpert.perturbert.network import PerturBERT
+from histpert.perturbert.network_files import WEIGHTS, write_network
 from histpert.perturbert.pretraining import marginal_score, pretrain, validation_score
 from histpert.perturbert.settings import BertSettings
 from histpert.perturbert.tokens import Parts, Tokens, fit_edges, split_corpus, tokenize
-from histpert.results import write_atomically, write_json
+from histpert.results import write_atomically
 from histpert.wording import some
 from studies.units import Unit
 from studies.workers import on_workers
@@ -66,7 +67,7 @@ class Pretraining:
     @property
     def files(self) -> tuple[Path, ...]:
         """What it leaves."""
-        return (*(self.folder / f"{name}.parquet" for name in EMBEDDINGS), self.folder / "network.pt")
+        return (*(self.folder / f"{name}.parquet" for name in EMBEDDINGS), self.folder / WEIGHTS)
 
 
 def training_unit(
@@ -207,7 +208,4 @@ def _write(
     )
     for path, found in zip(training.files, vectors, strict=False):
         write_learned(path, corpus.genes, found, learned_from)
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomically(training.folder / "network.pt", lambda beside: torch.save(state, beside))
-    about = {"genes": corpus.genes, "cell_lines": tokens.lines, "bin_edges": edges.tolist()}
-    write_json(training.folder / "network.json", about | {"settings": asdict(settings)})
+    write_network(training.folder, network, settings, corpus.genes, tokens.lines, edges)

@@ -10,14 +10,26 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from test_signatures import source
 
 from histpert.checkpoints import Checkpoint
+from histpert.errors import InputError
 from histpert.perturbert.corpus import Corpus, write_corpus
 from histpert.perturbert.gene_vectors import contextual_embeddings, gene_table, principal_components
 from histpert.perturbert.masking import Batch, drawn_genes, masked_batch
 from histpert.perturbert.network import PerturBERT
+from histpert.perturbert.network_files import read_network, write_network
 from histpert.perturbert.pretraining import marginal_score, masked_loss, pretrain, rate_at, validation_score
 from histpert.perturbert.settings import N_BINS, PRESETS, BertSettings
 from histpert.perturbert.simulated import gene_modules, simulate_signatures
 from histpert.perturbert.tokens import ABSENT, Tokens, fit_edges, split_corpus, tokenize
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other take longer than the work, where other tests run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 TINY = BertSettings(
     width=16, layers=1, heads=2, feed_forward=32, epochs=3, batch_size=8, learning_rate=1e-3, warm_up_steps=2
@@ -278,6 +290,24 @@ def test_embeddings_tell_modules(learned, modules, kind):
 def test_so_do_principal_components(learned, modules):
     corpus, module = modules
     assert module_auc(principal_components(corpus, learned[-1], 10), module) > 0.9
+
+
+# ---- files
+
+
+def test_a_network_is_read_back_as_it_was(tmp_path):
+    settings, edges = replace(TINY, seed=3, split="perturbation"), np.arange(16.0)
+    network = network_of(settings).eval()
+    write_network(tmp_path, network, settings, "ABCDEFGHIJKL", ["K562", "RPE1"], edges)
+    found = read_network(tmp_path)
+    assert (found.settings, found.genes, found.cell_lines) == (settings, tuple("ABCDEFGHIJKL"), ("K562", "RPE1"))
+    np.testing.assert_array_equal(found.bin_edges, edges)
+    assert torch.equal(found.network(*inputs()), network(*inputs()))
+    (tmp_path / "network.pt").write_bytes((tmp_path / "network.pt").read_bytes()[:200])
+    with pytest.raises(InputError, match="holds no network that can be read"):
+        read_network(tmp_path)
+    with pytest.raises(InputError, match="holds no network that can be read"):
+        read_network(tmp_path / "nowhere")
 
 
 # ---- embeddings out
