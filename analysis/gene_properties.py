@@ -37,6 +37,8 @@ _CAPTION = (
 )
 _PAIR_CAPTION = " Random folds of pairs share genes: Degree knows a gene's training pairs alone."
 _PANELS_AT_MOST = 12
+_LIMITS = 0.35, 1.02
+"""Of ROC-AUC, the same in all panels; worse folds than these are not seen."""
 
 
 def draw_gene_properties(folder: Path, out: Path) -> list[Path]:
@@ -170,7 +172,7 @@ def _figure(rows: pd.DataFrame) -> Figure:
     for task in tasks:
         part = named[named["task"] == task]
         values = {one: part.loc[part["source"] == one, "roc_auc"].to_numpy(float) for one in sources}
-        panels.append(DotPanel(task, values, higher_is_better=True, lines={"chance": 0.5}))
+        panels.append(DotPanel(task, values, higher_is_better=True, lines={"chance": 0.5}, limits=_LIMITS))
     chance = {"chance": CurveStyle("#999999", line="--")}
     return dot_panels(panels, styles, chance, columns=min(3, len(panels)), title="ROC-AUC")
 

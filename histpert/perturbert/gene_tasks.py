@@ -122,7 +122,7 @@ def _of_sets(name: str, path: Path, place: dict[str, int], options: TaskOptions)
     for number, members in enumerate(chosen):
         labels = np.isin(every, list(members)).astype(int)
         tasks.append(
-            LabelTask(f"{name}: {first[members]}", every, labels, ("others", "in"), tuple(notes * (not number)))
+            LabelTask(f"{name}: {first[members]}", every, labels, ("others", "in the set"), tuple(notes * (not number)))
         )
     return tasks
 

@@ -29,12 +29,14 @@ class DotPanel:
         values: Per row the values whose mean is the large dot, one per fold; a row without values stays empty.
         higher_is_better: Which way is better.
         lines: Values to be drawn as vertical lines, by the name of their style.
+        limits: Ends of the axis; by default those of what is drawn.
     """
 
     title: str
     values: Mapping[str, np.ndarray]
     higher_is_better: bool
     lines: Mapping[str, float] = field(default_factory=dict)
+    limits: tuple[float, float] | None = None
 
 
 def dot_panels(
@@ -97,7 +99,7 @@ def _draw_panel(axes: Axes, panel: DotPanel, rows: Mapping[str, CurveStyle], lin
     if not means:
         axes.text(0.5, 0.5, "undefined", ha="center", va="center", fontsize=TINY, transform=axes.transAxes)
         return
-    low, high = _range(np.array(list(means.values())), panel)
+    low, high = panel.limits or _range(np.array(list(means.values())), panel)
     axes.set_xlim(low, high)
     for place, (row, style) in enumerate(rows.items()):
         if row in means:
