@@ -47,10 +47,10 @@ def published_gene_table(number: int) -> pd.DataFrame:
     """Table 2 (gene dependency) or 9 (gene properties, of which Table 1 is a part) of PerturBERT's paper.
 
     Returns:
-        Columns `task`, `method`, `metric`, `value` and `spread`, the standard error. What Table 9 calls N1 network is
-        the NI network of Table 1.
+        Columns `task`, `method`, `metric`, `value` and `spread`, the standard error. Tasks are spelled as in Table 1:
+        what Table 9 calls N1 network is its NI network.
     """
-    rows = pd.read_csv(_FILE_OF_GENES)
+    rows = pd.read_csv(_FILE_OF_GENES).replace({"task": {"N1 network": "NI network"}})
     return rows.loc[rows["table"] == number].drop(columns="table").reset_index(drop=True)
 
 

@@ -19,7 +19,7 @@ from histpert.command_line import absolute
 from histpert.embeddings import EmbeddingOptions, GeneEmbeddings
 from histpert.errors import InputError
 from histpert.perturbert.gene_properties import FORMS, SPLITS, label_scores, pair_scores
-from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, read_tasks
+from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, read_tasks, task_name
 from histpert.results import PROPERTY_SCHEMA
 from studies.data import check_writable
 from studies.gene_maps import shown_task, write_gene_maps
@@ -42,7 +42,7 @@ class GeneProperties(UnitOptions):
     Default: simulated ones."""
     labels: tuple[str, ...] = ()
     """Tasks, each FILE or NAME=FILE: tables of gene and label, of gene_a, gene_b and label (.csv, .tsv, .parquet), or
-    gene sets (.gmt), each of them a task."""
+    gene sets (.gmt), each of them a task. Of two labels, precision and recall are of the last one in sorted order."""
     names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     tasks: TaskOptions = field(default_factory=TaskOptions)
     folds: int = 20
@@ -62,6 +62,9 @@ class GeneProperties(UnitOptions):
         parts = (given.rpartition("=") for given in self.labels)
         labels = tuple(f"{name}{sign}{absolute(file, '--labels')}" for name, sign, file in parts)
         object.__setattr__(self, "labels", labels)
+        names = [task_name(one) for one in labels]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"--labels: several files are named {min(twice)}: give each a name, NAME=FILE")
         if bool(self.sources) != bool(self.labels):
             raise InputError("give --sources and --labels, or neither for simulated ones")
         if min(self.folds, self.pair_folds) < 2 or self.permutations < 1:
@@ -84,15 +87,14 @@ def main(options: GeneProperties, before: Mapping[str, Any] | None = None) -> in
     tasks = [task for one in options.labels for task in read_tasks(one, genes, options.tasks, options.seed)]
     for note in (note for task in tasks for note in task.notes):
         print(f"  {note}", flush=True)
-    if twice := {task.name for task in tasks if sum(task.name == other.name for other in tasks) > 1}:
-        raise InputError(f"--labels: several tasks are named {min(twice)}: give each file a name, NAME=FILE")
     shown_task(tasks, options.classes)
     vectors = {name: source.lookup(genes) for name, source in sources.items()}
     prints = {name: GeneEmbeddings(name, genes, found).fingerprint() for name, found in vectors.items()}
     units = units_of(options, tasks, prints)
     inputs = {f"embeddings {name}": digest for name, digest in prints.items()}
-    inputs |= {f"labels {Path(one.rpartition('=')[2]).name}": _digest(one) for one in options.labels}
+    inputs |= {f"labels {task_name(one)}": _digest(one) for one in options.labels}
     study = run_units(NAME, given, units, PROPERTY_SCHEMA, inputs=inputs, shared=vectors, before=before)
+    print(f"cosines within classes, with {options.permutations:,} permutations each, and maps", flush=True)
     write_gene_maps(study.folder, tasks, options.classes, genes, vectors, options.permutations, options.seed)
     return study.report(draw_gene_properties(study.folder, study.folder) if study.has_results else [])
 

@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from histpert.errors import InputError
 from histpert.perturbert.gene_tasks import LabelTask, PairTask
 
 __all__ = ["FORMS", "SPLITS", "Form", "PairSplit", "degree_features", "label_scores", "pair_features", "pair_scores"]
@@ -33,7 +34,8 @@ def label_scores(
     """Scores of each fold of a task of labels (PerturBERT's paper, appendix D).
 
     Folds are stratified and shuffled, as many as the smallest class has genes where those are fewer. Features are
-    standardized on a fold's training genes: the penalty would choose between sources by their scale otherwise.
+    standardized on a fold's training genes, which the paper does not say: the penalty would choose between sources by
+    their scale otherwise.
 
     Args:
         vectors: Of all shared genes.
@@ -73,7 +75,11 @@ def pair_scores(
 
     Yields:
         As `label_scores`.
+
+    Raises:
+        InputError: No fold has both kinds.
     """
+    n_scored = 0
     for fold, (training, test) in enumerate(_pair_folds(task, split, n_folds, seed)):
         if min(len(set(task.labels[part].tolist())) for part in (training, test)) < 2:
             continue
@@ -83,6 +89,12 @@ def pair_scores(
         features = [pair_features(known, task.pairs[part], form) for part in (training, test)]
         scores = _fit_and_score(features[0], task.labels[training], features[1], task.labels[test])
         yield {"fold": fold, **scores}
+        n_scored += 1
+    if not n_scored:
+        raise InputError(
+            f"{task.name}: none of {n_folds} {split} folds has both kinds of pairs to train and to test on: give more "
+            "pairs, or fewer --pair-folds"
+        )
 
 
 def _pair_folds(

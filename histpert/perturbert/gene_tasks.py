@@ -14,7 +14,7 @@ from histpert.errors import InputError
 from histpert.gene_sets import read_gene_sets
 from histpert.wording import reason, some
 
-__all__ = ["LabelTask", "PairTask", "TaskOptions", "read_tasks"]
+__all__ = ["LabelTask", "PairTask", "TaskOptions", "read_tasks", "task_name"]
 
 _PAIR = ("gene_a", "gene_b")
 _PAIR_LABELS = ("label", "interacts")
@@ -46,7 +46,7 @@ class LabelTask:
         name: For tables.
         genes: Places in the shared genes.
         labels: The number of each gene's class.
-        classes: Names; of two, the second is the one that is looked for.
+        classes: Names, those of a table sorted; of two, the second is the one that is looked for: 1 of 0 and 1.
         notes: What was left out.
     """
 
@@ -74,6 +74,12 @@ class PairTask:
     notes: tuple[str, ...] = ()
 
 
+def task_name(given: str) -> str:
+    """What `NAME=FILE` is called; a file without a name by its own, up to the first dot."""
+    name, _, file = given.rpartition("=")
+    return name or Path(file).name.split(".")[0]
+
+
 def read_tasks(given: str, genes: Sequence[str], options: TaskOptions, seed: int) -> list[LabelTask] | list[PairTask]:
     """Tasks of a file: `.gmt` sets, each against the other genes of the file; or a table (.csv, .tsv, .parquet).
 
@@ -86,11 +92,9 @@ def read_tasks(given: str, genes: Sequence[str], options: TaskOptions, seed: int
         seed: Of the pairs that are drawn.
 
     Raises:
-        InputError: The file cannot be used, has none of the genes, or a class of fewer than two.
+        InputError: The file cannot be used, has none of the genes, or fewer than two classes of two of them.
     """
-    name, _, file = given.rpartition("=")
-    path = Path(file)
-    name = name or path.name.split(".")[0]
+    name, path = task_name(given), Path(given.rpartition("=")[2])
     place = {gene: number for number, gene in enumerate(genes)}
     if path.suffix.lower() == ".gmt":
         return _of_sets(name, path, place, options)
@@ -146,16 +150,18 @@ def _of_labels(name: str, path: Path, table: pd.DataFrame, place: dict[str, int]
             f"--labels {path} has columns {some(table.columns)}: it needs gene and label, or gene_a, gene_b and label"
         )
     labelled = table[[column, "label"]].dropna().astype(str)
+    labelled = labelled[(labelled != "").all(axis=1)]
     twice = labelled[labelled.duplicated(column)]
     if len(twice):
         raise InputError(f"--labels {path}: gene {twice[column].iloc[0]} stands there twice: give each one label")
     known = labelled[labelled[column].isin(place)]
-    notes = []
+    _refuse_strangers(path, labelled[column], place)
+    notes = [f"{name}: {len(table) - len(labelled):,} genes have no label"] * (len(labelled) < len(table))
     if len(known) < len(labelled):
         missing = labelled.loc[~labelled[column].isin(place), column]
-        notes = [
+        notes.append(
             f"{name}: {len(missing):,} of {len(labelled):,} genes have no embedding in all sources: {some(missing)}"
-        ]
+        )
     counts = known["label"].value_counts()
     small = sorted(counts.index[counts < 2])
     classes = tuple(sorted(counts.index[counts >= 2]))
@@ -177,6 +183,14 @@ def _of_labels(name: str, path: Path, table: pd.DataFrame, place: dict[str, int]
     )
 
 
+def _refuse_strangers(path: Path, named: pd.Series, place: dict[str, int]) -> None:
+    if not named.isin(place).any():
+        raise InputError(
+            f"--labels {path}: none of its genes ({some(named.unique(), 3)}) is one that all sources share "
+            f"({some(place, 3)}): name genes as the sources do"
+        )
+
+
 def _of_pairs(
     name: str, path: Path, table: pd.DataFrame, place: dict[str, int], options: TaskOptions, seed: int
 ) -> PairTask:
@@ -187,13 +201,13 @@ def _of_pairs(
     if not labels.isin([0, 1]).all():
         odd = table.loc[~labels.isin([0, 1]), column].iloc[0]
         raise InputError(f"--labels {path}: a pair has the {column} {odd!r}: it must be 0 or 1")
+    _refuse_strangers(path, pd.concat([table[one] for one in _PAIR]), place)
     known = table[_PAIR[0]].isin(place) & table[_PAIR[1]].isin(place) & (table[_PAIR[0]] != table[_PAIR[1]])
     table = table.assign(label=labels)[known]
     pairs = np.array([[place[gene] for gene in table[one]] for one in _PAIR], int).T.reshape(-1, 2)
-    # a pair and its mirror image are one: both would be trained and tested on
-    _, first = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
-    first = np.sort(first)
+    first, n_unclear = _each_once(pairs, table["label"].to_numpy(int))
     notes = [f"{name}: {len(first):,} of {len(labels):,} pairs are of genes that all sources share, each once"]
+    notes += [f"{name}: left out {n_unclear:,} pairs that are labelled both 0 and 1"] * (n_unclear > 0)
     if len(first) > options.max_pairs:
         first = np.sort(np.random.default_rng([seed, 7]).choice(first, options.max_pairs, replace=False))
         notes.append(f"{name}: {options.max_pairs:,} of them are drawn")
@@ -205,3 +219,15 @@ def _of_pairs(
             f"{len(first) - n_positive} do not: a task needs two of each"
         )
     return found
+
+
+def _each_once(pairs: Int[np.ndarray, "row 2"], labels: Int[np.ndarray, "row"]) -> tuple[Int[np.ndarray, "pair"], int]:
+    """First row of each pair, and how many pairs are left out as their rows contradict each other.
+
+    A pair and its mirror image are one: it would be trained and tested on.
+    """
+    _, first, which = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True, return_inverse=True)
+    n_rows = np.bincount(which.ravel(), minlength=len(first))
+    n_together = np.bincount(which.ravel()[labels == 1], minlength=len(first))
+    is_clear = (n_together == 0) | (n_together == n_rows)
+    return np.sort(first[is_clear]), int((~is_clear).sum())

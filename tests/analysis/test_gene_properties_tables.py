@@ -43,7 +43,7 @@ def test_means_and_standard_errors(folder):
         assert row["roc_auc"] == pytest.approx(np.mean(values))
         assert row["roc_auc_se"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(3))
         assert row["recall"] == pytest.approx(np.mean(values) / 4)
-        assert (row["n_folds"], row["n_genes"]) == (3, 30)
+        assert (row["n_folds"], row["n_test"]) == (3, 30)
 
 
 def test_the_best_is_bold_with_those_within_a_standard_error_of_it(folder):
@@ -64,6 +64,26 @@ def test_what_the_paper_prints_of_the_same_task_stands_below_ours(folder):
         in text
     )
     assert text.count(", printed |") == 4  # of the other task it prints nothing
+
+
+def test_what_the_paper_prints_of_pairs_stands_with_the_form_and_folds_it_has(tmp_path):
+    rows = [row | {"task": "NI network"} for row in scores() if row["form"] == ""]
+    for form, split in (("symmetric", "random"), ("concatenated", "random"), ("concatenated", "gene-disjoint")):
+        pairs = [row | {"task": "Gene2Gene", "form": form, "split": split} for row in scores() if row["form"]]
+        rows += [row for row in pairs if split == "random" or row["fold"] < 2]
+    write_table(tmp_path / "scores.parquet", rows, PROPERTY_SCHEMA)
+    draw_gene_properties(tmp_path, tmp_path)
+    text = (tmp_path / "tables" / "gene_properties.md").read_text()
+    printed = [line.split(" | ")[:3] for line in text.splitlines() if ", printed |" in line]
+    assert len(printed) == 8
+    assert ["| NI network", "PerturBERT, printed", "0.708 ± 0.066"] in printed
+    assert ["| Gene2Gene (concatenated, random folds)", "scGPT, printed", "0.823 ± 0.010"] in printed
+    assert "Fewer folds, the others lack one kind of pairs: Gene2Gene (concatenated, gene-disjoint folds) 2." in text
+    areas = (tmp_path / "tables" / "roc_auc.md").read_text()
+    ours, theirs = (part.splitlines() for part in areas.split("| Task |")[1:])
+    assert "Printed" not in "".join(ours)
+    # Table 1 of the paper
+    assert "| NI network | 0.564 ± 0.073 | 0.708 ± 0.066 | 0.581 ± 0.076 | 0.669 ± 0.073 |" in theirs
 
 
 def test_differences_from_random_are_paired_over_folds(folder):

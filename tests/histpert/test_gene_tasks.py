@@ -53,6 +53,23 @@ def test_a_class_of_one_gene_is_named_and_left_out(tmp_path):
     assert "left out classes of one gene: c" in task.notes[0]
 
 
+@pytest.mark.parametrize(("name", "nothing"), [("t.csv", ""), ("t.parquet", None)])
+def test_genes_without_a_label_are_no_class(tmp_path, name, nothing):
+    labels = ["a", "a", "b", "b", nothing, nothing, nothing]
+    (task,) = read(tmp_path, name, {"gene": GENES[:7], "label": labels})
+    assert (task.classes, task.genes.tolist()) == (("a", "b"), [0, 1, 2, 3])
+    assert task.notes == ("t: 3 genes have no label",)
+
+
+def test_pairs_that_contradict_each_other_are_left_out(tmp_path):
+    pairs = [(1, 2, 1), (2, 1, 0), (3, 4, 1), (4, 3, 1), (5, 6, 0), (7, 8, 0), (9, 10, 1)]
+    content = {name: [GENES[pair[side]] for pair in pairs] for side, name in enumerate(("gene_a", "gene_b"))}
+    (task,) = read(tmp_path, "p.csv", content | {"label": [pair[2] for pair in pairs]})
+    assert task.pairs.tolist() == [[3, 4], [5, 6], [7, 8], [9, 10]]
+    assert task.labels.tolist() == [1, 0, 0, 1]
+    assert task.notes[-1] == "p: left out 1 pairs that are labelled both 0 and 1"
+
+
 def test_gene_sets_are_tasks_the_largest_first(tmp_path):
     sets = {"small": GENES[:4], "large": GENES[:9], "same": GENES[:9], "few": GENES[:2], "rest": (*GENES[9:14], "X")}
     lines = "\n".join("\t".join([name, "", *genes]) for name, genes in sets.items())
@@ -89,7 +106,12 @@ def test_pairs_are_taken_once_and_drawn_where_they_are_many(tmp_path):
         ("t.csv", {"gene": ["G01"], "class": ["a"]}, "has columns gene, class: it needs gene and label"),
         ("t.csv", {"gene": ["G01", "G01"], "label": ["a", "b"]}, "gene G01 stands there twice"),
         ("t.csv", {"gene": ["G01", "G02", "G03"], "label": list("aab")}, r"1 classes have two or more \(a 2, b 1\)"),
-        ("t.csv", {"gene": ["X", "Y"], "label": list("ab")}, "0 classes have two or more"),
+        (
+            "t.csv",
+            {"gene": ["X", "Y"], "label": list("ab")},
+            r"none of its genes \(X, Y\) is one that all sources share",
+        ),
+        ("p.csv", {"gene_a": ["X"], "gene_b": ["Y"], "label": [1]}, r"share \(G00, G01, G02, .*\): name genes as the"),
         ("p.csv", {"gene_a": ["G01"], "gene_b": ["G02"]}, "pairs need a label, 0 or 1"),
         ("p.csv", {"gene_a": ["G01"], "gene_b": ["G02"], "label": ["2"]}, "label '2': it must be 0 or 1"),
         ("t.xlsx", "nothing", "labels are read from"),
@@ -127,7 +149,16 @@ def test_scores_of_several_classes_are_weighted_by_their_sizes():
     found = pd.DataFrame(label_scores(vectors, LabelTask("t", task.genes, labels, task.classes), 4, seed=0))
     # the weighted recall of all classes is the accuracy
     np.testing.assert_allclose(found["recall"], found["accuracy"])
-    assert found["roc_auc"].between(0, 1).all()
+    folds = StratifiedKFold(4, shuffle=True, random_state=0).split(vectors, labels)
+    for value, (training, test) in zip(found["roc_auc"], folds, strict=True):
+        mean, deviation = vectors[training].mean(axis=0), vectors[training].std(axis=0)
+        model = LogisticRegression(max_iter=5_000).fit((vectors[training] - mean) / deviation, labels[training])
+        chances, true = model.predict_proba((vectors[test] - mean) / deviation), labels[test]
+        each = []
+        for kind in range(3):  # how often a gene of the class is set above one that is not
+            above = chances[true == kind, kind][:, None] - chances[true != kind, kind]
+            each.append(((above > 0) + (above == 0) / 2).mean())
+        assert value == pytest.approx(np.average(each, weights=np.bincount(true)))
 
 
 def test_there_are_as_many_folds_as_the_smallest_class_has_genes():
@@ -201,6 +232,26 @@ def test_no_gene_of_a_test_pair_is_in_a_gene_disjoint_training_pair(monkeypatch)
         inside = np.isin(task.pairs, pairs)
         assert (~inside).all(axis=1).sum() >= row["n_test"] > 0
         assert len(pairs) == row["n_train"]
+
+
+@pytest.mark.parametrize("form", ["symmetric", "concatenated"])
+def test_what_is_learned_of_genes_apart_tells_nothing_of_genes_that_were_never_seen(form):
+    random = np.random.default_rng(0)
+    pairs = np.array([(a, b) for a in range(60) for b in range(a)])
+    task = PairTask(
+        "hubs", pairs, (random.random(len(pairs)) < (random.random(60) ** 3)[pairs].mean(axis=1)).astype(int)
+    )
+    one_hot = np.eye(60)
+    assert auc(one_hot, task, form, "random") > 0.6
+    # a gene that is in no training pair has no weight: all are alike, but for rounding in matrix products
+    areas = [row["roc_auc"] for row in pair_scores(one_hot, task, form, "gene-disjoint", 4, 0)]
+    assert areas == pytest.approx([0.5] * 4, abs=0.02)
+
+
+def test_pairs_of_which_no_fold_can_be_scored():
+    task = PairTask("few", np.array([(0, 1), (2, 3), (4, 5), (6, 7)]), np.array([1, 0, 1, 0]))
+    with pytest.raises(InputError, match="few: none of 4 gene-disjoint folds has both kinds of pairs"):
+        list(pair_scores(planted()[0], task, "symmetric", "gene-disjoint", 4, 0))
 
 
 def test_how_often_a_gene_is_in_a_pair_tells_nothing_of_genes_that_were_never_seen():

@@ -68,7 +68,7 @@ def test_what_fails_is_a_row_and_only_what_is_missing_is_done_again(run, tmp_pat
     )
     trials, scores = (pd.read_parquet(tmp_path / "test" / f"{name}.parquet") for name in ("trials", "scores"))
     assert dict(zip(trials["number"], trials["status"], strict=True)) == {0: "ok", 1: "ok", 2: "failed", 3: "ok"}
-    assert trials.set_index("number")["error"][2] == error
+    assert trials.set_index("number")["error"][2] == "ValueError: a number that fails in two lines"
     assert scores["value"].tolist() == [0.0, 0.1, 1.0, 1.1, 3.0, 3.1]
     record = json.loads((tmp_path / "test" / "study.json").read_text())
     assert (record["study"], record["inputs"], record["settings"]["seed"]) == ("test", {"data": "x"}, 0)
