@@ -45,7 +45,7 @@ class FoldFiles:
 
     def first(self) -> GeneEmbeddings:
         """Those of the first fold."""
-        return read_embeddings(self.of(self.folds[0]), self.names)
+        return read_embeddings(self.of(next(iter(self.folds), 0)), self.names)  # folds that cannot be are told later
 
     def vectors(self, perturbations: Sequence[str]) -> dict[int, Float[np.ndarray, "perturbation feature"]]:
         """The vectors of perturbations in each fold.

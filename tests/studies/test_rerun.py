@@ -1,6 +1,7 @@
 """A study that is run again from its record."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -98,8 +99,10 @@ def test_settings_come_back_as_they_were(tmp_path):
 
 
 def test_every_study_can_be_run_again():
-    scripts = {path.stem for path in (ROOT / "studies").glob("*.py") if "run_study(" in path.read_text()} - {"engine"}
-    assert scripts == set(rerun.STUDIES)
+    runs = {
+        path.stem for path in (ROOT / "studies").glob("*.py") if re.search(r"run_(study|units)\(", path.read_text())
+    }
+    assert runs - {"engine", "units", "simulated_sources"} == set(rerun.STUDIES)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,8 @@ def test_every_study_can_be_run_again():
         ("[]", "cannot be read as the record of a study"),
         (
             '{"study": "other", "settings": {}}',
-            "is of the study other, which is none of bin_sweep, combinations, loss_weights, methods, open_choices, ",
+            "is of the study other, which is none of bin_sweep, combinations, dependency, embedding_sources, "
+            "gene_properties, loss_weights, methods, open_choices, pretrain, search",
         ),
         ('{"study": "bin_sweep", "settings": {"model": {"depth": 3}, "new": 1}}', "does not know: new, model.depth"),
         ('{"study": "bin_sweep", "settings": {"folds": "many"}}', "the setting folds cannot be used"),
