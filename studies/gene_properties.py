@@ -18,6 +18,7 @@ from analysis.gene_properties import draw_gene_properties
 from histpert.command_line import absolute
 from histpert.embeddings import EmbeddingOptions, GeneEmbeddings
 from histpert.errors import InputError
+from histpert.perturbert.gene_classes import require_umap
 from histpert.perturbert.gene_properties import FORMS, SPLITS, label_scores, pair_scores
 from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, read_tasks, task_name
 from histpert.results import PROPERTY_SCHEMA
@@ -87,7 +88,8 @@ def main(options: GeneProperties, before: Mapping[str, Any] | None = None) -> in
     tasks = [task for one in options.labels for task in read_tasks(one, genes, options.tasks, options.seed)]
     for note in (note for task in tasks for note in task.notes):
         print(f"  {note}", flush=True)
-    shown_task(tasks, options.classes)
+    if shown_task(tasks, options.classes):
+        require_umap()
     vectors = {name: source.lookup(genes) for name, source in sources.items()}
     prints = {name: GeneEmbeddings(name, genes, found).fingerprint() for name, found in vectors.items()}
     units = units_of(options, tasks, prints)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from histpert.errors import InputError
 
-__all__ = ["ClassCosines", "class_cosines", "cosines", "map_of_genes"]
+__all__ = ["ClassCosines", "class_cosines", "cosines", "map_of_genes", "require_umap"]
 
 _AT_ONCE = 500
 
@@ -75,19 +75,25 @@ def class_cosines(
     return ClassCosines(float(observed[0]), float(observed[1]), n_as_large / (n_permutations + 1))
 
 
-def map_of_genes(vectors: Float[np.ndarray, "gene feature"], seed: int) -> Float[np.ndarray, "gene 2"]:
-    """Two dimensions of UMAP (McInnes, Healy and Melville 2018) by cosines about the mean.
-
-    Raises:
-        InputError: umap-learn is not installed.
-    """
+def require_umap() -> Any:
+    """The class; InputError where umap-learn is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TensorFlow, which nobody needs here
             from umap import UMAP  # noqa: PLC0415 (slow to load, and only this needs it)
     except ImportError as error:
         raise InputError("maps of genes need umap-learn: pip install 'histpert[genes]'") from error
-    model = UMAP(n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1)
+    return UMAP
+
+
+def map_of_genes(vectors: Float[np.ndarray, "gene feature"], seed: int) -> Float[np.ndarray, "gene 2"]:
+    """Two dimensions of UMAP (McInnes, Healy and Melville 2018) by cosines about the mean.
+
+    Raises:
+        InputError: umap-learn is not installed.
+    """
+    umap = require_umap()
+    model = umap(n_neighbors=min(15, len(vectors) - 1), metric="cosine", random_state=seed, n_jobs=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that few genes have no spectral layout
         return np.asarray(model.fit_transform(unit_vectors(vectors)), np.float64)

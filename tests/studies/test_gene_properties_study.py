@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -76,7 +77,7 @@ def test_options_that_cannot_be(options, said):
         GeneProperties(**options)
 
 
-def test_input_that_cannot_be_used(files, tmp_path):
+def test_input_that_cannot_be_used(files, tmp_path, monkeypatch):
     def run(sources, labels, **more) -> None:
         main(GeneProperties(sources=sources, labels=labels, out=tmp_path / "out", **more))
 
@@ -88,5 +89,8 @@ def test_input_that_cannot_be_used(files, tmp_path):
         run((files["e"],), (files["l"], files["l"]))
     with pytest.raises(InputError, match="--classes Other: give one of Task"):
         run((files["e"],), (f"Task={files['l']}",), classes="Other")
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(InputError, match=r"need umap-learn: pip install 'histpert\[genes\]'"):
+        run((files["e"],), (files["l"],))
     with pytest.raises(InputError, match=r"nowhere\.csv cannot be read"):
         run((files["e"],), (str(tmp_path / "nowhere.csv"),))
