@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 
 from analysis.averages import over_folds, same_perturbations
 from analysis.methods_tables import method_rank
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.paired import Comparison, PairedDifference, compared
 from analysis.reading import Study, left_out, read_study, refuse_repeats
 from analysis.tables import DASH, PrintedTable, decimals, heading_of, interval, means, write_tables
@@ -159,23 +157,11 @@ def _cells(table: pd.DataFrame, metric: str, is_default: pd.Series) -> pd.Series
     return means(table[metric], table[f"{metric}_sd"], digits).where(is_default, differences)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Compare variants with the defaults of a study, from its result tables."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with trials.parquet and perturbations.parquet."""
-    out: Path | None = None
-    """Where tables/ is written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-
-    def draw(given: Options) -> list[Path]:
-        return draw_choices(given.folder, given.out or given.folder)
-
-    return draw_again("choices", Options, arguments, draw)
+    return draw_folder_again(
+        "choices", "Compare variants with the defaults of a study, from its result tables.", arguments, draw_choices
+    )
 
 
 if __name__ == "__main__":

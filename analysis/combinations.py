@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
 from analysis.averages import over_folds, same_perturbations
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.paired import compared
 from analysis.published import published_pairs
 from analysis.reading import Study, left_out, read_study, refuse_repeats
@@ -186,20 +184,13 @@ def _figure(study: Study):
     return dot_panels(panels, styles, {}, columns=4)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Compare methods on held-out pairs, from the result tables of a study."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with trials.parquet and perturbations.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-    return draw_again(
-        "combinations", Options, arguments, lambda given: draw_combinations(given.folder, given.out or given.folder)
+    return draw_folder_again(
+        "combinations",
+        "Compare methods on held-out pairs, from the result tables of a study.",
+        arguments,
+        draw_combinations,
     )
 
 

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.published import published_gene_table
 from analysis.tables import DASH, TIE, PrintedTable, in_bold, interval, means, write_tables
 from histpert.errors import InputError
 from histpert.plots import COLORS, CurveStyle, DotPanel, dot_panels, save_figure
-from histpert.results import DEPENDENCY_SCHEMA, read_table
+from histpert.results import DEPENDENCY_SCHEMA, RANDOM, read_table
 
 __all__ = ["FLOORS", "SCORES", "differences", "draw_dependency", "main", "summarize_dependency"]
 
@@ -33,7 +31,7 @@ SCORES = {
 }
 """Headings, and whether higher is better."""
 
-MEAN, ONE_HOT, RANDOM = "Per-gene mean", "one-hot", "Random"
+MEAN, ONE_HOT = "Per-gene mean", "one-hot"
 FLOORS = (MEAN, ONE_HOT)
 """What the others are held against: no model, and no embedding."""
 
@@ -201,20 +199,13 @@ def _figure(rows: pd.DataFrame) -> Figure:
     return dot_panels(panels, styles, {}, columns=len(SCORES), title=title, dot="fit")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Compare gene embeddings by the gene dependency that they predict, from the result tables of a study."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with scores.parquet and trials.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-    return draw_again(
-        "dependency", Options, arguments, lambda given: draw_dependency(given.folder, given.out or given.folder)
+    return draw_folder_again(
+        "dependency",
+        "Compare gene embeddings by the gene dependency that they predict, from the result tables of a study.",
+        arguments,
+        draw_dependency,
     )
 
 

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from matplotlib.figure import Figure
 
 from analysis.averages import same_perturbations
 from analysis.choices import printed_choices, read_choices, summarize_choices
 from analysis.methods_tables import method_rank
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.reading import Study, left_out
 from analysis.tables import write_tables
 from histpert.plots import CurveStyle, DotPanel, dot_panels, save_figure
 from histpert.plots.style import COLORS, MARKERS
-from histpert.results import METRICS
+from histpert.results import METRICS, RANDOM
 
-__all__ = ["RANDOM", "draw_embedding_sources", "main"]
-
-RANDOM = "Random"
-"""The source that tells nothing, which the others are compared with."""
+__all__ = ["draw_embedding_sources", "main"]
 
 _PANELS = ("rmae_mean", "rmae_var", "crps", "energy_distance", "pearson_top20", "pearson_delta_split")
 _CAPTION = (
@@ -76,23 +71,14 @@ def _figure(study: Study) -> Figure:
     return dot_panels(panels, styles, {}, columns=3)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Compare sources of embeddings, from the result tables of a study."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with trials.parquet and perturbations.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-
-    def draw(given: Options) -> list[Path]:
-        return draw_embedding_sources(given.folder, given.out or given.folder)
-
-    return draw_again("embedding_sources", Options, arguments, draw)
+    return draw_folder_again(
+        "embedding_sources",
+        "Compare sources of embeddings, from the result tables of a study.",
+        arguments,
+        draw_embedding_sources,
+    )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
 from analysis.gene_properties_tables import (
@@ -25,17 +23,17 @@ from analysis.gene_properties_tables import (
     published_areas,
     wide_areas,
 )
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.paired import paired_difference
 from analysis.tables import write_tables
 from histpert.errors import InputError
 from histpert.plots import COLORS, CurveStyle, DotPanel, GeneMap, dot_panels, gene_maps, save_figure
-from histpert.results import read_table
+from histpert.results import RANDOM, read_table
 
-__all__ = ["RANDOM", "SCORES", "against_random", "draw_gene_properties", "main", "summarize_gene_properties"]
+__all__ = ["SCORES", "against_random", "draw_gene_properties", "main", "summarize_gene_properties"]
 
-RANDOM, DEGREE = "Random", "Degree"
-"""What tells nothing of a gene, and what tells nothing but how often it is in a pair."""
+DEGREE = "Degree"
+"""What tells nothing of a gene but how often it is in a pair."""
 
 _PANELS_AT_MOST = 12
 _LIMITS = 0.35, 1.02
@@ -117,23 +115,14 @@ def _maps(folder: Path) -> Figure:
     return gene_maps(maps, f"{first['task']}: {first['gene_class']}")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Draw a study of gene properties again, from its result tables."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with scores.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-
-    def draw(given: Options) -> list[Path]:
-        return draw_gene_properties(given.folder, given.out or given.folder)
-
-    return draw_again("gene_properties", Options, arguments, draw)
+    return draw_folder_again(
+        "gene_properties",
+        "Draw a study of gene properties again, from its result tables.",
+        arguments,
+        draw_gene_properties,
+    )
 
 
 if __name__ == "__main__":

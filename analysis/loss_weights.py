@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
 from analysis.averages import over_folds, same_perturbations
 from analysis.methods_tables import SUBJECT
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.paired import compared
 from analysis.published import published_weights
 from analysis.reading import Study, left_out, read_study, refuse_repeats
@@ -168,23 +166,14 @@ def loss_weights_figure(table: pd.DataFrame) -> Figure:
     return ternary_panels(panels, corners, edges, columns=3)
 
 
-@dataclass(frozen=True)
-class Options:
-    """Show what loss weights do, from the result tables of a study of them."""
-
-    folder: tyro.conf.Positional[Path]
-    """Study folder with trials.parquet and perturbations.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-
-    def draw(given: Options) -> list[Path]:
-        return draw_loss_weights(given.folder, given.out or given.folder)
-
-    return draw_again("loss_weights", Options, arguments, draw)
+    return draw_folder_again(
+        "loss_weights",
+        "Show what loss weights do, from the result tables of a study of them.",
+        arguments,
+        draw_loss_weights,
+    )
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import tyro
 
 from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
 
-__all__ = ["draw_again", "output_folders"]
+__all__ = ["FolderOptions", "draw_again", "draw_folder_again", "output_folders"]
 
 Options = TypeVar("Options")
 
@@ -31,8 +34,22 @@ def output_folders(out: Path) -> Iterator[tuple[Path, Path]]:
         raise InputError(f"cannot write into {out} ({error}): give another folder") from error
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """What is drawn of one study."""
+
+    folder: tyro.conf.Positional[Path]
+    """Study folder with its result tables."""
+    out: Path | None = None
+    """Where figures/ and tables/ are written; the study folder by default."""
+
+
 def draw_again(
-    module: str, options_type: type[Options], arguments: Sequence[str] | None, draw: Callable[[Options], Iterable[Path]]
+    module: str,
+    options_type: type[Options],
+    arguments: Sequence[str] | None,
+    draw: Callable[[Options], Iterable[Path]],
+    about: str | None = None,
 ) -> int:
     """Run the command line of a module of this package, and name the files it wrote; returns its exit status.
 
@@ -41,11 +58,21 @@ def draw_again(
         options_type: What the command line takes.
         arguments: Those of the command line by default.
         draw: Writes the files.
+        about: What `--help` says that it does; by default what the options say.
     """
 
     def run() -> int:
-        for path in draw(parsed(options_type, args=arguments, prog=f"python -m analysis.{module}")):
+        for path in draw(parsed(options_type, args=arguments, prog=f"python -m analysis.{module}", description=about)):
             print(path)
         return 0
 
     return exit_status(run)
+
+
+def draw_folder_again(
+    module: str, about: str, arguments: Sequence[str] | None, draw: Callable[[Path, Path], Iterable[Path]]
+) -> int:
+    """The same of a module that draws one study from its folder, into this folder or another."""
+    return draw_again(
+        module, FolderOptions, arguments, lambda given: draw(given.folder, given.out or given.folder), about
+    )

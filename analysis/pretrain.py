@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import tyro
 
-from analysis.output import draw_again, output_folders
+from analysis.output import draw_folder_again, output_folders
 from analysis.tables import DASH, PrintedTable, write_tables
 from histpert.errors import InputError
 from histpert.plots import Curve, CurveStyle, curve_panels, save_figure
@@ -99,20 +97,10 @@ def _curve(rows: pd.DataFrame, column: str, name: str) -> Curve:
     return Curve(mean.index.to_numpy(float) + 1, mean.to_numpy(), deviation.to_numpy(), name, _STYLES[name])
 
 
-@dataclass(frozen=True)
-class Options:
-    """Draw the losses of trainings again, from their result tables."""
-
-    folder: tyro.conf.Positional[Path]
-    """Folder of studies/pretrain.py, with scores.parquet."""
-    out: Path | None = None
-    """Where figures/ and tables/ are written; the study's folder by default."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status, 2 for input that cannot be used."""
-    return draw_again(
-        "pretrain", Options, arguments, lambda given: draw_pretrain(given.folder, given.out or given.folder)
+    return draw_folder_again(
+        "pretrain", "Draw the losses of trainings again, from their result tables.", arguments, draw_pretrain
     )
 
 

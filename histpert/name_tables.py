@@ -11,7 +11,7 @@ import pandas as pd
 from histpert.errors import InputError
 from histpert.wording import reason, some
 
-__all__ = ["read_name_table"]
+__all__ = ["read_name_table", "read_tidy_table"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -38,6 +38,23 @@ def read_name_table(path: Path, flag: str) -> pd.DataFrame:
         what = "commas" if separator == "," else "tabs"
         raise InputError(f"{flag} {path}: needs a header, and rows of two columns or more separated by {what}")
     return table
+
+
+def read_tidy_table(path: Path, flag: str, what: str) -> pd.DataFrame:
+    """A table (.csv, .tsv, .txt, .parquet) with a row for each fact; cells of text files are text, empty ones too.
+
+    Raises:
+        InputError: The file is missing, of another kind, or damaged; `flag` named it, and it should hold `what`.
+    """
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix != ".parquet" and suffix not in _SEPARATORS:
+        raise InputError(f"{flag} {path}: {what} are read from {', '.join(_SEPARATORS)} and .parquet")
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except Exception as error:  # damaged files raise many kinds
+        raise InputError(f"{flag} {path} cannot be read as a table of {what}: {reason(error)}") from error
 
 
 def _parsed(path: Path, flag: str, separator: str) -> pd.DataFrame:

@@ -32,6 +32,7 @@ __all__ = [
     "PERTURBATION_SCHEMA",
     "PRETRAINING_SCHEMA",
     "PROPERTY_SCHEMA",
+    "RANDOM",
     "SCREEN_SCHEMAS",
     "TRIAL_SCHEMA",
     "Metric",
@@ -163,6 +164,9 @@ PRETRAINING_SCHEMA = pa.schema(
 """A row per epoch of a training of PerturBERT; `fold` is -1 where nothing is held out. Losses are mean cross-entropies
 of masked responses, in nats, accuracies the share of them whose bin is found; `marginal_*` are of the frequencies of
 each gene's bins in training. `test_*` stand in the last epoch."""
+
+RANDOM = "Random"
+"""The source of embeddings that tells nothing: a vector of normal numbers for each gene."""
 
 PROPERTY_SCHEMA = pa.schema(
     [

@@ -21,9 +21,9 @@ from histpert.embeddings import EmbeddingOptions, GeneEmbeddings
 from histpert.errors import InputError
 from histpert.perturbert import dependency
 from histpert.perturbert.depmap import DepMap, read_depmap, simulate_depmap
-from histpert.results import DEPENDENCY_SCHEMA
+from histpert.results import DEPENDENCY_SCHEMA, RANDOM
 from studies.options import run_script
-from studies.sources import RANDOM, checked_sources, random_embeddings, read_sources, shared_genes
+from studies.sources import checked_sources, random_embeddings, read_sources, shared_genes
 from studies.units import Unit, UnitOptions, run_units
 
 NAME = "dependency"

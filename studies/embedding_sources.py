@@ -18,13 +18,14 @@ from histpert.embeddings import match_perturbations
 from histpert.errors import InputError
 from histpert.models import METHODS
 from histpert.multi_hot import multi_hot
+from histpert.results import RANDOM
 from studies.data import N_REPLICATES, StudyData, check_writable, prepare
 from studies.engine import run_study
 from studies.fold_embeddings import FoldFiles
 from studies.options import SIMULATED, StudyOptions, run_script
 from studies.plan import Job
 from studies.simulated_sources import simulated_sources
-from studies.sources import RANDOM, checked_sources, random_embeddings
+from studies.sources import checked_sources, random_embeddings
 
 NAME = "embedding_sources"
 ONE_HOT = "One-hot"

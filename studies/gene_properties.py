@@ -21,12 +21,12 @@ from histpert.errors import InputError
 from histpert.perturbert.gene_classes import require_umap
 from histpert.perturbert.gene_properties import FORMS, SPLITS, label_scores, pair_scores
 from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, read_tasks, task_name
-from histpert.results import PROPERTY_SCHEMA
+from histpert.results import PROPERTY_SCHEMA, RANDOM
 from studies.data import check_writable
 from studies.gene_maps import shown_task, write_gene_maps
 from studies.options import run_script
 from studies.simulated_genes import simulated_genes
-from studies.sources import RANDOM, checked_sources, random_embeddings, read_sources, shared_genes
+from studies.sources import checked_sources, random_embeddings, read_sources, shared_genes
 from studies.units import Unit, UnitOptions, run_units
 
 NAME = "gene_properties"

@@ -10,11 +10,9 @@ import numpy as np
 from histpert.command_line import absolute
 from histpert.embeddings import EmbeddingOptions, GeneEmbeddings, read_embeddings
 from histpert.errors import InputError
+from histpert.results import RANDOM
 
-__all__ = ["RANDOM", "checked_sources", "random_embeddings", "read_sources", "shared_genes"]
-
-RANDOM = "Random"
-"""The source that tells nothing: a vector of normal numbers for each gene."""
+__all__ = ["checked_sources", "random_embeddings", "read_sources", "shared_genes"]
 
 
 def checked_sources(sources: Sequence[str], option: str = "--sources") -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from jaxtyping import Int
 
 from histpert.errors import InputError
 from histpert.gene_sets import read_gene_sets
-from histpert.wording import reason, some
+from histpert.name_tables import read_tidy_table
+from histpert.wording import some
 
 __all__ = ["LabelTask", "PairTask", "TaskOptions", "read_tasks", "task_name"]
 
 _PAIR = ("gene_a", "gene_b")
 _PAIR_LABELS = ("label", "interacts")
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_tasks(given: str, genes: Sequence[str], options: TaskOptions, seed: int
     place = {gene: number for number, gene in enumerate(genes)}
     if path.suffix.lower() == ".gmt":
         return _of_sets(name, path, place, options)
-    table = _read(path)
+    table = read_tidy_table(path, "--labels", "labels")
     if set(_PAIR) <= set(table.columns):
         return [_of_pairs(name, path, table, place, options, seed)]
     return [_of_labels(name, path, table, place)]
@@ -129,18 +129,6 @@ def _of_sets(name: str, path: Path, place: dict[str, int], options: TaskOptions)
             LabelTask(f"{name}: {first[members]}", every, labels, ("others", "in the set"), tuple(notes * (not number)))
         )
     return tasks
-
-
-def _read(path: Path) -> pd.DataFrame:
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix != ".parquet" and suffix not in _SEPARATORS:
-        raise InputError(f"--labels {path}: labels are read from .csv, .tsv, .txt, .parquet and .gmt")
-    try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False)  # a gene may be called NA
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"--labels {path} cannot be read: {reason(error)}") from error
 
 
 def _of_labels(name: str, path: Path, table: pd.DataFrame, place: dict[str, int]) -> LabelTask:

@@ -13,7 +13,7 @@ from histpert.perturbert.gctx import gctx_signatures
 from histpert.perturbert.screen_signatures import ScreenSignatureOptions, read_screen_signatures
 from histpert.perturbert.signature_tables import table_signatures
 from histpert.screens import ReadOptions
-from histpert.wording import reason, some
+from histpert.wording import every, reason
 
 __all__ = ["SignatureOptions", "checked_signatures", "read_signatures", "read_vocabulary"]
 
@@ -100,9 +100,7 @@ def read_signatures(
         return table_signatures(path, cell_line)
     if suffix in _SCREENS or path.is_dir():
         return read_screen_signatures(path, cell_line, options.read, options.screen, seed)
-    raise InputError(
-        f"--signatures {path}: signatures are read from {some([*_SCREENS, '.gctx', *_TABLES, '.arrow'], 99)}"
-    )
+    raise InputError(f"--signatures {path}: signatures are read from {every([*_SCREENS, '.gctx', *_TABLES, '.arrow'])}")
 
 
 def _of_corpus(path: Path) -> SignatureSource:

@@ -67,7 +67,7 @@ def _replicates(path: Path, read: ReadOptions, column: str) -> list[str | int]:
         return file.obs[column].dropna().drop_duplicates().sort_values().tolist()
 
 
-class _Sums(NamedTuple):
+class _Moments(NamedTuple):
     """Of the signatures' cells, gene by gene."""
 
     mean: Float[np.ndarray, "signature gene"]
@@ -106,7 +106,7 @@ def screen_signatures(
     few = [name for name in names if not n_signatures[name]]
     usable = [name for name in names if n_signatures[name]]
     if not usable:
-        largest = max(size.get(name, 0) for size in sizes for name in names)
+        largest = max(min(size.get(name, 0) for size in sizes) for name in names)
         raise InputError(
             f"{first.name}: no perturbation has {n_cells} cells{_in_each(screens)}, the largest has {largest}: lower "
             "--cells-per-signature"
@@ -132,7 +132,10 @@ def _shifts(
 ) -> tuple[Float[np.ndarray, "signature gene"], Float[np.ndarray, "signature gene"]]:
     """Shifts of means from control, and their standard errors."""
     drawn = _drawn(screen, n_signatures, n_cells, seed)
-    perturbed, control = _sums(screen.expression, drawn), _sums(screen.control, np.arange(screen.n_cells[0])[None])
+    perturbed, control = (
+        _moments(screen.expression, drawn),
+        _moments(screen.control, np.arange(screen.n_cells[0])[None]),
+    )
     n_control = int(screen.n_cells[0])
     pooled = (n_cells - 1) * perturbed.variance + (n_control - 1) * control.variance
     variance = pooled / (n_cells + n_control - 2) * (1 / n_cells + 1 / n_control)
@@ -149,7 +152,7 @@ def _drawn(screen: Screen, n_signatures: dict[str, int], n_cells: int, seed: int
     return np.concatenate(rows)
 
 
-def _sums(expression: sp.csr_matrix, rows: Int[np.ndarray, "signature cell"]) -> _Sums:
+def _moments(expression: sp.csr_matrix, rows: Int[np.ndarray, "signature cell"]) -> _Moments:
     """Means and unbiased variances over the cells of each row."""
     n_cells = rows.shape[1]
     places = np.repeat(np.arange(len(rows)), n_cells)
@@ -160,7 +163,7 @@ def _sums(expression: sp.csr_matrix, rows: Int[np.ndarray, "signature cell"]) ->
     mean = total / n_cells
     # Rounding may leave a gene that does not vary some variance.
     variance = (squares - n_cells * mean**2) / (n_cells - 1)
-    return _Sums(mean, np.where(variance > 1e-12 * squares / n_cells, variance, 0.0))
+    return _Moments(mean, np.where(variance > 1e-12 * squares / n_cells, variance, 0.0))
 
 
 def _over(shift: Float[np.ndarray, "*any"], error: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:

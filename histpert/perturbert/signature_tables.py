@@ -10,12 +10,11 @@ import pandas as pd
 from scipy.stats import norm
 
 from histpert.errors import InputError
+from histpert.name_tables import read_tidy_table
 from histpert.perturbert.corpus import Signatures, SignatureSource
-from histpert.wording import reason, some
+from histpert.wording import some
 
 __all__ = ["table_signatures"]
-
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
 def table_signatures(path: Path, cell_line: str) -> SignatureSource:
@@ -33,7 +32,7 @@ def table_signatures(path: Path, cell_line: str) -> SignatureSource:
     Raises:
         InputError: A column is missing, a value is no number, or a gene stands twice in a signature.
     """
-    table = _read(path)
+    table = read_tidy_table(path, "--signatures", "signatures")
     value = next((name for name in ("z_score", "rank") if name in table.columns), "z_score")
     lacking = [name for name in ("perturbation", "gene", value) if name not in table.columns]
     if lacking:
@@ -44,7 +43,8 @@ def table_signatures(path: Path, cell_line: str) -> SignatureSource:
     if "cell_line" not in table.columns:
         table = table.assign(cell_line=cell_line)
     table = table[["cell_line", "perturbation", "gene", value]].astype({"cell_line": object, "perturbation": object})
-    named = table[["cell_line", "perturbation", "gene"]].notna().all(axis=1)
+    names = table[["cell_line", "perturbation", "gene"]]
+    named = (names.notna() & (names != "")).all(axis=1)
     notes = [] if named.all() else [f"{path.name}: {(~named).sum():,} rows name no perturbation, gene or cell line"]
     table = table[named].astype({"cell_line": str, "perturbation": str, "gene": str})
     numbers = pd.to_numeric(table[value], errors="coerce")
@@ -61,17 +61,6 @@ def table_signatures(path: Path, cell_line: str) -> SignatureSource:
         )
     genes = tuple(sorted(table["gene"].unique()))
     return SignatureSource(path.name.split(".")[0], genes, lambda: _parts(path, table, value, genes), tuple(notes))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        names = {"perturbation": str, "gene": str, "cell_line": str}
-        return pd.read_csv(path, sep=_SEPARATORS[suffix], dtype=names, keep_default_na=False, na_values=[""])
-    except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path} cannot be read as a table of signatures: {reason(error)}") from error
 
 
 def _parts(path: Path, table: pd.DataFrame, value: str, genes: tuple[str, ...]) -> Iterator[Signatures]:

@@ -10,8 +10,8 @@ import pytest
 from histpert.errors import InputError
 from histpert.perturbert.dependency import GENE_MEAN, ONE_HOT, SPLITS
 from histpert.perturbert.depmap import INFORMATIVE, PERMUTED, simulate_depmap
+from histpert.results import RANDOM
 from studies.dependency import N_REPLICATES, Dependency, problem_of, read_data, units_of
-from studies.sources import RANDOM
 
 
 @pytest.fixture(scope="module")

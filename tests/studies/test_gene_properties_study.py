@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from histpert.errors import InputError
+from histpert.results import RANDOM
 from studies.gene_properties import DEGREE, GeneProperties, main
-from studies.sources import RANDOM, random_embeddings
+from studies.sources import random_embeddings
 
 
 @pytest.fixture(scope="module")

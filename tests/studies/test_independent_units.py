@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from histpert.embeddings import EmbeddingOptions, GeneEmbeddings
 from histpert.errors import InputError
-from histpert.results import write_atomically
-from studies.sources import RANDOM, checked_sources, random_embeddings, read_sources, shared_genes
+from histpert.results import RANDOM, write_atomically
+from studies.sources import checked_sources, random_embeddings, read_sources, shared_genes
 from studies.units import Unit, UnitOptions, run_units
 
 SCHEMA = pa.schema([("number", pa.int32()), ("fold", pa.int32()), ("value", pa.float64())])
