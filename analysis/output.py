@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import tyro
 
-from histpert.command_line import parsed
 from histpert.errors import InputError, exit_status
+from histpert.words import parsed_with_words
 
 __all__ = ["FolderOptions", "draw_again", "draw_folder_again", "output_folders"]
 
@@ -62,8 +62,12 @@ def draw_again(
     """
 
     def run() -> int:
-        for path in draw(parsed(options_type, args=arguments, prog=f"python -m analysis.{module}", description=about)):
-            print(path)
+        prog, description = f"python -m analysis.{module}", about or options_type.__doc__
+        options, words = parsed_with_words(options_type, args=arguments, prog=prog, description=description)
+        with words.said() as outcome:
+            outcome["files"] = list(draw(options))
+            for path in outcome["files"]:
+                print(path)
         return 0
 
     return exit_status(run)

@@ -124,7 +124,9 @@ def _paper(study: SavedStudy) -> dict[str, list[str]]:
     """The paper's perturbations that the study has, and the genes to show of each, under the names they have there."""
     missing = [name for name in PAPER if name not in study.perturbations]
     if len(missing) == len(PAPER):
-        raise InputError(f"--preset paper: the study lacks {', '.join(missing)}, which the Norman screen has")
+        raise InputError(
+            f"--preset paper: the study lacks {', '.join(missing)}, which the Norman screen has: leave --preset out"
+        )
     if missing:
         print(f"not in the study: {', '.join(missing)}")
     found = {}
@@ -143,7 +145,8 @@ def _genes(response: Response, named: Sequence[str], n_genes: int) -> Mapping[st
     """The genes that were named, or those that the rules choose."""
     if unknown := [gene for gene in named if gene not in response.saved.genes]:
         raise InputError(
-            f"--genes {' '.join(unknown)}: not among the {len(response.saved.genes):,} genes of the screen"
+            f"--genes {' '.join(unknown)}: not among the {len(response.saved.genes):,} genes of the screen; "
+            "name some of them"
         )
     if named:
         return dict.fromkeys(named, "")

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-__all__ = ["DamagedError", "InputError", "exit_status"]
+__all__ = ["DamagedError", "InputError", "UnfitError", "exit_status"]
 
 
 class InputError(Exception):
@@ -11,6 +11,10 @@ class InputError(Exception):
 
     Not a ValueError: libraries that call our code catch those and wrap them into messages of their own.
     """
+
+
+class UnfitError(InputError):
+    """A screen was read, and is not one that a study can run on."""
 
 
 class DamagedError(InputError):

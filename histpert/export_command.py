@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from histpert.errors import InputError
 from histpert.prediction_files import SavedPredictions, read_predictions
 from histpert.results import write_atomically
 from histpert.sampled_cells import CONTROL_LABEL, LABEL_COLUMN, sampled_screen
+from histpert.words import Words
 
 __all__ = ["Export", "tidy_means"]
 
@@ -37,6 +39,7 @@ class Export:
     """Cells to draw of each perturbation; default: as many as were observed. Control has as many as were observed."""
     seed: int = 0
     """Of the draws."""
+    words: Words = field(default_factory=Words)
 
     def run(self) -> int:
         """Write the file, and say what is in it."""
@@ -47,21 +50,27 @@ class Export:
         out = absolute(self.out, "--out")
         if out.suffix not in (".h5ad", ".parquet", ".csv"):
             raise InputError(f"--out {out}: name a file that ends in .h5ad, .parquet or .csv")
-        saved = self._found(absolute(self.study))
+        with self.words.said() as outcome:
+            outcome.update(self._written(out, self._found(absolute(self.study))))
+        return 0
+
+    def _written(self, out: Path, saved: Sequence[SavedPredictions]) -> dict[str, Any]:
         try:
             if out.suffix == ".h5ad":
                 screen = sampled_screen(saved, self.cells, self.seed)
                 write_atomically(out, screen.write_h5ad)
+                holds = {"n_cells": screen.n_obs, "n_genes": screen.n_vars, "label_column": LABEL_COLUMN}
                 print(f"{screen.n_obs:,} cells x {screen.n_vars:,} genes, log-normalized, genes drawn apart")
                 print(f"  labels in {LABEL_COLUMN}, control is {CONTROL_LABEL}")
             else:
                 table = tidy_means(saved)
                 write_atomically(out, lambda beside: getattr(table, f"to_{out.suffix[1:]}")(beside, index=False))
+                holds = {"n_rows": len(table)}
                 print(f"{len(table):,} rows")
         except OSError as error:
             raise InputError(f"--out {out} cannot be written ({error}): name another file") from error
         print(out)
-        return 0
+        return {"file": out, "method": self.method, **holds}
 
     def _found(self, study: Path) -> list[SavedPredictions]:
         """The predictions asked for, by fold."""
@@ -72,7 +81,7 @@ class Export:
         saved = [each for each in every if each.method == self.method]
         if not saved:
             raise InputError(
-                f"--method {self.method}: {study} has {', '.join(sorted({each.method for each in every}))}"
+                f"--method {self.method}: {study} has {', '.join(sorted({each.method for each in every}))}; give one"
             )
         bins = sorted({each.n_bins for each in saved})
         if self.bins not in (None, *bins) or (self.bins is None and len(bins) > 1):
@@ -82,7 +91,9 @@ class Export:
             folds = sorted(each.fold for each in saved)
             saved = [each for each in saved if each.fold == self.fold]
             if not saved:
-                raise InputError(f"--fold {self.fold}: {study} has folds {', '.join(map(str, folds))}")
+                raise InputError(
+                    f"--fold {self.fold}: {study} has folds {', '.join(map(str, folds))}; give one of them"
+                )
         names = [name for each in saved for name in each.perturbations]
         if len(set(names)) < len(names) or len({each.genes for each in saved}) > 1:
             raise InputError(f"{study} holds predictions of several runs: name another --out in a run of its own")

@@ -108,11 +108,11 @@ def read_external(
     cells = read_screen(path)
     place = {gene: number for number, gene in enumerate(cells.genes)}
     if lacking := [gene for gene in genes if gene not in place]:
-        raise InputError(f"{path} lacks {len(lacking)} of the screen's {len(genes)} genes: {some(lacking)}")
+        raise InputError(f"{path} lacks {len(lacking)} of the screen's {len(genes)} genes: {some(lacking)}; add them")
     if {*perturbations}.isdisjoint(cells.perturbations):
         raise InputError(
             f"{path} predicts none of the screen's perturbations: it has {some(cells.perturbations)}, the screen "
-            f"{some(perturbations)}"
+            f"{some(perturbations)}; label them as the screen does"
         )
     columns = np.array([place[gene] for gene in genes])
     found = np.asarray(cells.control.mean(axis=0)).reshape(-1)[columns]

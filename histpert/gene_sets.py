@@ -46,7 +46,7 @@ def read_gene_sets(path: Path) -> dict[str, tuple[str, ...]]:
                 "separated by tabs"
             )
         if name in sets:
-            raise InputError(f"gene sets {path}, line {number}: a second set named {name}")
+            raise InputError(f"gene sets {path}, line {number}: a second set named {name}; rename one")
         sets[name] = genes
     if not sets:
         raise InputError(f"gene sets {path}: the file is empty")

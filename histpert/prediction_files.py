@@ -113,7 +113,9 @@ def read_predictions(path: Path) -> SavedPredictions:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         about = json.loads((table.schema.metadata or {})[b"histpert"])
         if about["format"] != FORMAT:
-            raise InputError(f"{path} is of format {about['format']}, this version reads format {FORMAT}")
+            raise InputError(
+                f"{path} is of format {about['format']}, this version reads format {FORMAT}: run the study again"
+            )
         saved = _from_table(table, about)
         if _checksum(saved) == about["crc32"]:
             return saved

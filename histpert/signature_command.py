@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -11,6 +12,7 @@ from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.perturbert.corpus import write_corpus
 from histpert.perturbert.reading import SignatureOptions, checked_signatures, read_signatures, read_vocabulary
+from histpert.words import Words
 
 __all__ = ["Signatures"]
 
@@ -27,6 +29,7 @@ class Signatures:
     seed: int = 0
     """Of the cells that are drawn of screens."""
     how: SignatureOptions = field(default_factory=SignatureOptions)
+    words: Words = field(default_factory=Words)
 
     def run(self) -> int:
         """Write the file, and say what is in it."""
@@ -37,6 +40,11 @@ class Signatures:
         out = absolute(self.out, "--out")
         if out.suffix != ".arrow":
             raise InputError(f"--out {out}: name a file that ends in .arrow")
+        with self.words.said() as outcome:
+            outcome.update(self._written(out))
+        return 0
+
+    def _written(self, out: Path) -> dict[str, Any]:
         genes = None if self.how.vocabulary is None else read_vocabulary(self.how.vocabulary)
         sources = [read_signatures(given, self.how, self.seed, genes) for given in checked_signatures(self.files)]
         for source in sources:
@@ -45,6 +53,12 @@ class Signatures:
         try:
             corpus = write_corpus(out, sources, genes)
         except OSError as error:
-            raise InputError(f"--out {out} cannot be written: {error.strerror or error}") from error
+            raise InputError(f"--out {out} cannot be written ({error.strerror or error}): name another file") from error
         print(f"{out}: {corpus}")
-        return 0
+        return {
+            "file": out,
+            "n_signatures": len(corpus),
+            "n_perturbations": len(set(corpus.perturbations)),
+            "cell_lines": sorted(set(corpus.cell_lines)),
+            "n_genes": len(corpus.genes),
+        }

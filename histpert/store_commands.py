@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -23,7 +24,8 @@ from histpert.histograms.pruning import removals, remove
 from histpert.histograms.remote import Cache, default_cache, is_remote
 from histpert.histograms.store import FORMAT, HistogramStore
 from histpert.histograms.verifying import problems
-from histpert.store_tables import counted, facts, files, numbers, print_table, state, table
+from histpert.store_tables import counted, facts, files, for_programs, numbers, print_table, state, table
+from histpert.words import Words
 
 __all__ = ["StoreCommand"]
 
@@ -32,7 +34,24 @@ ROOT = "results/stores"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fetching:
+class _Telling(ABC):
+    """What all of them are asked."""
+
+    words: Words = field(default_factory=Words)
+
+    def run(self) -> int:
+        """Do it, and say what came out; returns the exit status."""
+        with self.words.said() as outcome:
+            outcome.update(self._done())
+        return 1 if outcome.get("damaged") else 0
+
+    @abstractmethod
+    def _done(self) -> dict[str, Any]:
+        """What came out; `damaged` names the stores that are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fetching(_Telling):
     """For stores on object storage."""
 
     store_cache: Path = field(default_factory=default_cache)
@@ -48,19 +67,20 @@ class _Fetching:
 
 
 @dataclass(frozen=True)
-class Ls:
+class Ls(_Telling):
     """List the stores in a folder, and what was left unfinished there."""
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ROOT]")] = ROOT
     """The folder that holds the stores: a path, or a URI on object storage."""
 
-    def run(self) -> int:
+    def _done(self) -> dict[str, Any]:
         """Print a line per store, and the total."""
         root = _folder(self.root)
         entries = stores_in(root)
+        told = {"root": str(root), "stores": [for_programs(entry) for entry in entries]}
         if not entries:
             print(f"no stores in {root}")
-            return 0
+            return told
         rows = table("store", *(f">{name}" for name in ("perturbations", "genes", "cells", "folds")), "bins")
         rows.add_column("size", justify="right", no_wrap=True)
         rows.add_column("built", no_wrap=True)
@@ -70,7 +90,7 @@ class Ls:
         n_whole = sum(entry.is_whole for entry in entries)
         others = f", {len(entries) - n_whole:,} that cannot be read" if n_whole < len(entries) else ""
         print(f"{counted(n_whole, 'store')}{others}: {decimal(sum(entry.n_bytes for entry in entries))} in {root}")
-        return 0
+        return told
 
 
 @dataclass(frozen=True)
@@ -80,14 +100,14 @@ class Show(_Fetching):
     store: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
     """The store's folder: a path, or a URI on object storage."""
 
-    def run(self) -> int:
+    def _done(self) -> dict[str, Any]:
         """Print it."""
         entry = _whole_store(self._at(self.store))
         print_table(facts(entry, HistogramStore(entry.folder)))
         print()
         print_table(files(entry))
         print("\nHow to read it with pandas, polars, DuckDB or R: docs/store.md of histpert's repository")
-        return 0
+        return for_programs(entry)
 
 
 @dataclass(frozen=True)
@@ -97,39 +117,40 @@ class Verify(_Fetching):
     stores: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[STORE_OR_ROOT ...]")] = (ROOT,)
     """Stores, or folders that hold stores: paths, or URIs on object storage."""
 
-    def run(self) -> int:
+    def _done(self) -> dict[str, Any]:
         """Print a line per store that is sound, and one per thing that is wrong."""
         entries = [entry for location in self.stores for entry in self._named(location)]
         total = 2 * sum(checksum["bytes"] for entry in entries if entry.is_whole for checksum in _checksums(entry))
-        status, columns = 0, (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        wrong: dict[str, list[str]] = {}
+        damaged: list[str] = []
         with Progress(
             *columns,
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
-            disable=not sys.stderr.isatty(),
+            disable=self.words.quiet or not sys.stderr.isatty(),
         ) as progress:
             task = progress.add_task("verify", total=total)
             for entry in entries:
-                found = [
-                    f"{entry.name}: {problem}" for problem in _problems(entry, lambda n: progress.advance(task, n))
-                ]
-                damaged = entry.is_whole or entry.state == "damaged manifest"
-                status = 1 if found and damaged else status
-                for line in found or [f"{entry.name}: ok ({counted(len(entry.manifest['files']), 'file')})"]:
-                    print(line, flush=True)
-        return status
+                found = list(_problems(entry, lambda n: progress.advance(task, n)))
+                wrong[str(entry.folder)] = found
+                if found and (entry.is_whole or entry.state == "damaged manifest"):
+                    damaged.append(str(entry.folder))
+                for line in found or [f"ok ({counted(len(entry.manifest['files']), 'file')})"]:
+                    print(f"{entry.name}: {line}", flush=True)
+        return {"stores": wrong, "damaged": damaged}
 
     def _named(self, location: str) -> list[Entry]:
         folder = self._at(location)
         entries = stores_in(folder)
         if not entries:
-            raise InputError(f"{folder}: no store, and none in it")
+            raise InputError(f"{folder}: no store, and none in it; name a folder that holds one")
         return entries
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(_Telling):
     """List what no study will read: leftovers of killed processes, stores of an older format. Remove it with --yes."""
 
     root: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ROOT]")] = ROOT
@@ -140,15 +161,20 @@ class Prune:
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Remove it; without this, nothing is."""
 
-    def run(self) -> int:
+    def _done(self) -> dict[str, Any]:
         """Print a line per folder, and the total."""
         if self.unused_days is not None and not 0 <= self.unused_days < inf:
             raise InputError(f"--unused-days {self.unused_days}: must be a number, 0 or more")
         root = _folder(self.root)
         found = list(removals(root, self.unused_days))
+        told = {
+            "root": str(root),
+            "removals": [{"store": each.name, "why": each.why, "n_bytes": each.n_bytes} for each in found],
+            "n_bytes_removed": 0,
+        }
         if not found:
             print(f"nothing to remove in {root}")
-            return 0
+            return told
         rows = table("store", "why", ">files", ">size")
         for removal in found:
             rows.add_row(*map(escape, (removal.name, removal.why, f"{len(removal.files):,}", decimal(removal.n_bytes))))
@@ -156,10 +182,10 @@ class Prune:
         total = decimal(sum(removal.n_bytes for removal in found))
         if not self.yes:
             print(f"{total} would be free; nothing was removed: add --yes")
-            return 0
+            return told
         freed = [remove(removal, self.unused_days) for removal in found]
         print(f"{decimal(sum(freed))} of {total} removed")
-        return 0
+        return told | {"n_bytes_removed": sum(freed)}
 
 
 StoreCommand = (
@@ -181,7 +207,9 @@ def _whole_store(folder: Folder) -> Entry:
     if entry is not None and entry.is_whole:
         return entry
     if entry is not None:
-        raise InputError(f"{folder} cannot be read: {state(entry)}; this version reads format {FORMAT}")
+        raise InputError(
+            f"{folder} cannot be read: {state(entry)}; this version reads format {FORMAT}: the study builds it again"
+        )
     raise InputError(f"{folder} is no histogram store; `histpert store ls` lists those in a folder")
 
 

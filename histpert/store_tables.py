@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from histpert.histograms.inventory import Entry, is_locked
 from histpert.histograms.ranges import NO_FOLD
 from histpert.histograms.store import HistogramStore
 
-__all__ = ["counted", "facts", "files", "numbers", "print_table", "state", "table"]
+__all__ = ["counted", "facts", "files", "for_programs", "numbers", "print_table", "state", "table"]
 
 HOLDS = {
     "moments": "sums of powers, extremes, cells with a value other than 0: per perturbation and gene",
@@ -60,6 +61,23 @@ def numbers(entry: Entry) -> Sequence[str]:
     held = entry.manifest
     shown = len(held["perturbations"]), len(held["genes"]), sum(held["n_cells"]), len(set(held["folds"]))
     return [*(f"{number:,}" for number in shown), " ".join(map(str, entry.bin_counts))]
+
+
+def for_programs(entry: Entry) -> dict[str, Any]:
+    """What is known of a store, of whatever state, as JSON."""
+    known = {"folder": str(entry.folder), "state": entry.state, "n_bytes": entry.n_bytes}
+    if not entry.is_whole:
+        return known
+    built, held = entry.built(), entry.manifest
+    return known | {
+        "built": built.isoformat() if built else None,
+        "n_perturbations": len(held["perturbations"]),
+        "n_genes": len(held["genes"]),
+        "n_cells": sum(held["n_cells"]),
+        "n_folds": len(set(held["folds"])),
+        "bins": entry.bin_counts,
+        "files": {name: entry.files.get(name, 0) for name in sorted(held["files"])},
+    }
 
 
 def state(entry: Entry) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 
 from analysis.resolution import draw_resolution
 from histpert.errors import InputError
+from histpert.study_defaults import BIN_COUNTS, SWEPT_METHODS
 from studies.data import check_writable, prepare
 from studies.engine import run_study
-from studies.options import StudyOptions, run_script
-from studies.plan import OBSERVED, Job
+from studies.options import Outcome, StudyOptions, run_script
+from studies.plan import Job
 
 NAME = "bin_sweep"
-METHODS = ("MLP+Hist", "Ctrl Hist", "Non-Ctrl Hist", OBSERVED)
 MIN_BINS = 2
 MAX_BINS = 1_000
 
@@ -27,7 +27,7 @@ MAX_BINS = 1_000
 class BinSweep(StudyOptions):
     """Options of the bin sweep."""
 
-    bins: tuple[int, ...] = (5, 10, 15, 20, 25, 35)
+    bins: tuple[int, ...] = BIN_COUNTS
     """Bin counts to compare."""
 
     def __post_init__(self):
@@ -37,8 +37,8 @@ class BinSweep(StudyOptions):
             raise InputError(f"--bins {given}: give one or more numbers from {MIN_BINS} to {MAX_BINS:,}")
 
 
-def main(options: BinSweep, before: Mapping[str, Any] | None = None) -> int:
-    """Run the sweep and draw its figures; returns the exit status."""
+def main(options: BinSweep, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Run the sweep and draw its figures."""
     if options.smoke:
         options = replace(options, folds=3, only_folds=(), bins=(5, 15), model=replace(options.model, epochs=10))
     bins = sorted(set(options.bins), reverse=True)  # the longest trials first, so that none is left over at the end
@@ -46,7 +46,7 @@ def main(options: BinSweep, before: Mapping[str, Any] | None = None) -> int:
     data = prepare(options, bins)
     jobs = [
         Job(method, n_bins, fold, options.model)
-        for method in METHODS
+        for method in SWEPT_METHODS
         for n_bins in bins
         for fold in options.fold_numbers
     ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from histpert.models import METHODS
-from studies.packing import CONTEXT_BYTES
+from histpert.trial_memory import CONTEXT_BYTES
 from studies.plan import CEILING, Job, Plan
 from studies.stacks import can_stack, is_small, stack_bytes
 from studies.trial import open_store

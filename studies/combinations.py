@@ -19,43 +19,42 @@ from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.models.celltarnet import CellSettings
 from histpert.screens import PRESETS, Simulation
+from histpert.study_defaults import (
+    ABLATION_FOLDS,
+    ABLATIONS,
+    BINS,
+    COMBINATION_FOLDS,
+    COMBINATION_GENES,
+    COMBINATION_METHODS,
+    ON_GENES,
+    ON_GRAPH,
+)
 from studies.data import Pairs, check_writable, prepare
 from studies.engine import run_study
-from studies.gene_graph import ON_GRAPH, with_gene_graph
-from studies.options import SIMULATED, StudyOptions, run_script
+from studies.gene_graph import with_gene_graph
+from studies.options import SIMULATED, Outcome, StudyOptions, run_script
 from studies.plan import Job
 from studies.trial import open_store
 from studies.whole_cells import check_memory, on_genes, say_density
 
 NAME = "combinations"
-ON_GENES = ("Additive", "Ridge", "CellTARNet")
-"""Methods that are told which genes are perturbed, and no more; the others take embeddings, averaged."""
-METHODS = ("Ctrl Hist", "MLP+Hist", "MLP+Hist copula", "GEARS", *ON_GENES)
 SIMULATION = replace(
     PRESETS["easy"], n_perturbations=20, n_pairs=120, n_genes=60, n_cells=12_000, log_rate_mean=0.3, log_rate_spread=1.0
 )
 """The default screen: 120 of the 190 pairs of 20 genes, of which half do not add up."""
-ABLATIONS: Mapping[str, Mapping[str, Any]] = {
-    "without contrast": {"contrast_weight": 0.0},
-    "without prior": {"sparse_k": 0, "low_rank_k": 0},
-    "sparse prior alone": {"low_rank_k": 0},
-    "low-rank prior alone": {"sparse_k": 0},
-    "without denoising": {"denoise_weight": 0.0, "noise": 0.0},
-    "noise without denoising": {"denoise_weight": 0.0},
-}
 
 
 @dataclass(frozen=True)
 class Combinations(StudyOptions):
     """Options of the study."""
 
-    folds: int = 10
+    folds: int = COMBINATION_FOLDS
     """Folds over pairs."""
     any_pair: bool = False
     """Hold out all pairs, also those of which a gene was not perturbed alone."""
-    n_genes: int = 1_000
+    n_genes: int = COMBINATION_GENES
     """Genes, the most expressed ones in control cells."""
-    bins: int = 15
+    bins: int = BINS
     """Number of bins."""
     flow: FlowSettings = field(default_factory=FlowSettings)
     cell_epochs: int = CellSettings.epochs
@@ -66,7 +65,7 @@ class Combinations(StudyOptions):
     """Weight decay of CellTARNet."""
     cell_batch_size: int = CellSettings.batch_size
     """Perturbations per step of CellTARNet."""
-    ablation_folds: int = 1
+    ablation_folds: int = ABLATION_FOLDS
     """Folds in which CellTARNet is tried with one part left out; 0 for none."""
     gene_network: Path | None = None
     """Table (.csv, .tsv) of edges between genes, in its first two columns, which say what genes attend to in
@@ -103,8 +102,8 @@ def jobs_of(options: Combinations, methods: tuple[str, ...]) -> list[Job]:
     return jobs + [Job(method, options.bins, fold, options.model) for fold in folds for method in others]
 
 
-def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:
-    """Run all methods, and write tables and a figure; returns the exit status."""
+def main(options: Combinations, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Run all methods, and write tables and a figure."""
     simulation: Simulation = SIMULATION
     if options.smoke:
         flow = replace(options.flow, samples=50)
@@ -112,10 +111,10 @@ def main(options: Combinations, before: Mapping[str, Any] | None = None) -> int:
         simulation = replace(SIMULATION, n_perturbations=16, n_pairs=20, n_genes=30, n_cells=4_400)
     check_writable(options.out, NAME)
     pairs = Pairs(options.any_pair, simulation, options.n_genes)
-    methods = METHODS
+    methods = COMBINATION_METHODS
     if options.gene_sets is None and options.screen != SIMULATED:
         print(f"without {', '.join(ON_GRAPH)}: needs --gene-sets, a .gmt such as GO's processes", flush=True)
-        methods = tuple(method for method in METHODS if method not in ON_GRAPH)
+        methods = tuple(method for method in COMBINATION_METHODS if method not in ON_GRAPH)
     data = prepare(options, [options.bins], with_coexpression="GEARS" in methods, with_cells=True, pairs=pairs)
     store = open_store(data.store)
     if options.gene_network is not None:

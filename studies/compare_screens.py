@@ -16,7 +16,8 @@ from histpert.results import SCREEN_SCHEMAS, write_table
 from histpert.screens import ReadOptions, read_screen
 from histpert.screens.statistics import gene_pair_rows, gene_rows, perturbation_rows
 from studies.data import check_writable
-from studies.options import default_out, run_script
+from studies.ended import Study
+from studies.options import Outcome, default_out, run_script
 
 NAME = "compare_screens"
 
@@ -34,7 +35,7 @@ class CompareScreens:
     """Results go to the folder `compare_screens` in here."""
 
 
-def main(options: CompareScreens) -> int:
+def main(options: CompareScreens) -> Outcome:
     """Describe both screens and draw them."""
     out = absolute(options.out, "--out")
     check_writable(out, NAME)
@@ -52,10 +53,9 @@ def main(options: CompareScreens) -> int:
             write_table(folder / f"{name}.parquet", rows[name], schema)
     except OSError as error:
         raise InputError(f"results cannot be written into {folder} ({error}): name another --out") from error
-    figure, _, _, table, _ = draw_comparison(folder)
-    print(table.read_text(encoding="utf-8"))
-    print(f"figure: {figure}\ntable: {table}")
-    return 0
+    written = draw_comparison(folder)
+    print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
+    return Study(folder, 0, (), tuple(f"{name}.parquet" for name in SCREEN_SCHEMAS)).report(written)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from histpert.errors import InputError
+from histpert.provenance import content_id
 from histpert.results import METRICS
 from histpert.settings import LARGEST_SEED, ModelSettings, weight_triples
-from studies.ledger import Ledger, content_id, is_done
+from histpert.study_defaults import SMALLEST_LAYER
+from studies.ledger import Ledger, is_done
 from studies.plan import Job, Plan
 from studies.tuning import Trials
 
@@ -41,7 +43,7 @@ def search_space(bins: Sequence[int], largest_layer: int) -> dict[str, BaseDistr
             [" ".join(f"{weight:g}" for weight in triple) for triple in weight_triples()]
         ),
         "n_layers": IntDistribution(1, 3),
-        "width": IntDistribution(min(32, largest_layer), largest_layer, log=True),
+        "width": IntDistribution(min(SMALLEST_LAYER, largest_layer), largest_layer, log=True),
         "dropout": FloatDistribution(0.0, 0.6),
         "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
         "weight_decay": FloatDistribution(1e-5, 1e-1, log=True),

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from histpert.embeddings import GeneEmbeddings, combined_embeddings, match_perturbations
+from histpert.embeddings import GeneEmbeddings, combined_embeddings
+from histpert.embeddings.fold_files import FOLD, FoldFiles
 from histpert.errors import InputError
 from histpert.histograms import open_or_build
 from histpert.histograms.folders import Folder
+from histpert.perturbed_screen import notes_on, with_embeddings
 from histpert.screens import (
     PRESETS,
     GroupedCells,
@@ -31,25 +33,18 @@ from histpert.screens import (
     simulate_screen,
 )
 from histpert.screens.fold_files import folds_of, read_fold_file
+from histpert.terminal_progress import store_progress
 from histpert.threads import Progress
-from studies.fold_embeddings import FOLD, FoldFiles
 from studies.options import SIMULATED, StudyOptions
 from studies.shards import shared_out
-from studies.store_progress import store_progress
 
 __all__ = [
-    "N_REPLICATES",
     "Pairs",
     "StudyData",
     "check_writable",
     "prepare",
     "with_permuted_embeddings",
 ]
-
-N_REPLICATES = 16
-"""Bootstrap replicates of the cells in studies that need them: for the ceiling, for reliabilities and for shifts from
-two halves of control. On a fold of Papalexi 2021 the standard error of a ceiling over 16 is 0.004 at most for RMAE and
-correlations, 0.014 for `de_spearman`; reliabilities move by 0.01 to 0.04 (docs/metrics.md)."""
 
 
 class Pairs(NamedTuple):
@@ -254,13 +249,9 @@ def _screen_and_embeddings(
     embeddings = FoldFiles(options.embeddings, options.names, options.fold_numbers).first()
     read = options.read if pairs is None else replace(options.read, combinations=True)
     with open_screen(options.screen, read, options.working_space(), progress) as opened:
-        found = match_perturbations(embeddings, opened.perturbations, options.names.aliases)
-        if not found.embeddings.genes:
-            raise InputError(
-                f"none of the {len(found.missing)} perturbations has an embedding in {embeddings.name}: the screen has "
-                f"{', '.join(found.missing[:3])}, ..., the embeddings {', '.join(embeddings.genes[:3])}, ..."
-            )
-        wanted = opened.with_perturbations(found.embeddings.genes if kept is None else kept)
+        wanted, found = with_embeddings(opened, embeddings, options.names.aliases)
+        if kept is not None:
+            wanted = wanted.with_perturbations(kept)
         if options.shards > 1 and pairs is not None:
             raise InputError(
                 f"--shards {options.shards}: a screen of combinations is read by one process, leave it out"
@@ -270,14 +261,4 @@ def _screen_and_embeddings(
             if options.shards > 1
             else nullcontext(_of_genes(wanted.read(), pairs)) as screen
         ):
-            n_control, n_genes = screen.n_cells[0], len(screen.genes)
-            notes = (
-                *screen.notes,
-                f"{len(opened.perturbations)} perturbations, {n_control:,} control cells, {n_genes:,} genes",
-                *embeddings.notes,
-                *found.notes,
-            )
-            if found.missing:
-                left_out = f"left out {len(found.missing)} perturbations without an embedding: "
-                notes = (*notes, left_out + ", ".join(found.missing))
-            yield screen, found.embeddings, notes
+            yield screen, found.embeddings, notes_on(screen, len(opened.perturbations), found)

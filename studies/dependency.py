@@ -22,7 +22,7 @@ from histpert.errors import InputError
 from histpert.perturbert import dependency
 from histpert.perturbert.depmap import DepMap, read_depmap, simulate_depmap
 from histpert.results import DEPENDENCY_SCHEMA, RANDOM
-from studies.options import run_script
+from studies.options import Outcome, run_script
 from studies.sources import checked_sources, random_embeddings, read_sources, shared_genes
 from studies.units import Unit, UnitOptions, run_units
 
@@ -110,8 +110,8 @@ def units_of(options: Dependency, depmap: DepMap, sources: Mapping[str, GeneEmbe
     return units
 
 
-def main(options: Dependency, before: Mapping[str, Any] | None = None) -> int:
-    """Fit and score all sources, and write tables and a figure; returns the exit status."""
+def main(options: Dependency, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Fit and score all sources, and write tables and a figure."""
     if options.smoke:
         options = replace(options, trees=min(options.trees, 200), seeds=min(options.seeds, 3))
     dependency.require_lightgbm()

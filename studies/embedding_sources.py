@@ -15,14 +15,15 @@ from typing import Any
 
 from analysis.embedding_sources import draw_embedding_sources
 from histpert.embeddings import match_perturbations
+from histpert.embeddings.fold_files import FoldFiles
 from histpert.errors import InputError
 from histpert.models import METHODS
 from histpert.multi_hot import multi_hot
 from histpert.results import RANDOM
-from studies.data import N_REPLICATES, StudyData, check_writable, prepare
+from histpert.study_defaults import N_REPLICATES
+from studies.data import StudyData, check_writable, prepare
 from studies.engine import run_study
-from studies.fold_embeddings import FoldFiles
-from studies.options import SIMULATED, StudyOptions, run_script
+from studies.options import SIMULATED, Outcome, StudyOptions, run_script
 from studies.plan import Job
 from studies.simulated_sources import simulated_sources
 from studies.sources import checked_sources, random_embeddings
@@ -66,8 +67,8 @@ class EmbeddingSources(StudyOptions):
         return {name: tuple(map(Path, files.split("+"))) for name, _, files in parts}
 
 
-def main(options: EmbeddingSources, before: Mapping[str, Any] | None = None) -> int:
-    """Run the methods with each source, and write tables and a figure; returns the exit status."""
+def main(options: EmbeddingSources, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Run the methods with each source, and write tables and a figure."""
     if options.smoke:
         options = replace(options, folds=2, only_folds=(), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +14,18 @@ from filelock import FileLock, Timeout
 
 from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
+from histpert.provenance import provenance
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.bundles import bundles
 from studies.data import StudyData
+from studies.ended import Study
 from studies.ledger import Entry, Ledger
 from studies.local_ray import ray_session
 from studies.options import StudyOptions
 from studies.plan import External, Job, Plan
-from studies.provenance import provenance
 from studies.tuning import gpu_bytes_of_a_trial, grid, tune_trials
 
-__all__ = ["Study", "alone_in", "plan_of", "run_study"]
-
-SHOWN = {".md": "table", ".png": "figure"}
-"""Files to name at the end of a study; their other formats lie beside them."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study that has ended.
-
-    Attributes:
-        folder: Where its tables are.
-        n_trials: Trials asked for.
-        unfinished: Per trial that has no result, the reason.
-        tables: Names of its tables.
-    """
-
-    folder: Path
-    n_trials: int
-    unfinished: tuple[str, ...]
-    tables: tuple[str, ...] = ("trials.parquet", "perturbations.parquet")
-
-    @property
-    def has_results(self) -> bool:
-        """Whether any trial has a result to draw."""
-        return len(self.unfinished) < self.n_trials
-
-    def report(self, written: Sequence[Path]) -> int:
-        """Say what came out, of the files that were written, and how to go on; returns the exit status."""
-        print(f"results: {', '.join(f'{self.folder}/{name}' for name in self.tables)}")
-        for path in written:
-            if path.suffix in SHOWN:
-                print(f"{SHOWN[path.suffix]}: {path}")
-        if not self.unfinished:
-            return 0
-        print(
-            f"error: {len(self.unfinished)} of {self.n_trials} trials have no result; the first: {self.unfinished[0]}\n"
-            "Run the same command again: it trains only what is missing."
-        )
-        return 1
+__all__ = ["alone_in", "plan_of", "run_study"]
 
 
 def plan_of(

@@ -11,14 +11,12 @@ from histpert.embeddings import GeneEmbeddings, match_genes
 from histpert.errors import InputError
 from histpert.gene_sets import gene_graph, read_gene_sets
 from histpert.screens import simulated_gene_sets
+from histpert.study_defaults import ON_GRAPH
 from histpert.wording import some
 from studies.data import StudyData, with_permuted_embeddings
 from studies.options import SIMULATED, StudyOptions
 
-__all__ = ["ON_GRAPH", "say_absent", "with_gene_graph"]
-
-ON_GRAPH = ("GEARS",)
-"""Methods whose embeddings are rows of the graph."""
+__all__ = ["say_absent", "with_gene_graph"]
 
 
 def with_gene_graph(data: StudyData, gene_sets: Path | None, options: StudyOptions) -> StudyData:
@@ -47,7 +45,9 @@ def with_gene_graph(data: StudyData, gene_sets: Path | None, options: StudyOptio
     rows = gene_graph(sets, list(own.values()))
     row_of = dict(zip(own, rows, strict=True))
     if not rows.any():
-        raise InputError(f"--gene-sets {gene_sets}: no set has any of the perturbed genes {some(perturbed)}")
+        raise InputError(
+            f"--gene-sets {gene_sets}: no set has any of the perturbed genes {some(perturbed)}; give sets of symbols"
+        )
     vectors = np.stack(
         [
             np.sum([row_of[gene] for gene in genes], axis=0) * all(row_of[gene].any() for gene in genes)

@@ -24,7 +24,7 @@ from histpert.perturbert.gene_tasks import LabelTask, PairTask, TaskOptions, rea
 from histpert.results import PROPERTY_SCHEMA, RANDOM
 from studies.data import check_writable
 from studies.gene_maps import shown_task, write_gene_maps
-from studies.options import run_script
+from studies.options import Outcome, run_script
 from studies.simulated_genes import simulated_genes
 from studies.sources import checked_sources, random_embeddings, read_sources, shared_genes
 from studies.units import Unit, UnitOptions, run_units
@@ -72,8 +72,8 @@ class GeneProperties(UnitOptions):
             raise InputError("--folds and --pair-folds must be 2 or more, --permutations 1 or more")
 
 
-def main(options: GeneProperties, before: Mapping[str, Any] | None = None) -> int:
-    """Score all sources on all tasks, and write tables and figures; returns the exit status."""
+def main(options: GeneProperties, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Score all sources on all tasks, and write tables and figures."""
     if options.smoke:
         options = replace(options, folds=5, pair_folds=2, permutations=500, tasks=replace(options.tasks, max_sets=2))
     check_writable(options.out, NAME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypedDict, TypeGuard
 
 from histpert.results import write_json
 
-__all__ = ["PROGRESS", "Entry", "Ledger", "content_id", "is_done"]
+__all__ = ["PROGRESS", "Entry", "Ledger", "is_done"]
 
 PROGRESS = "progress.json"
 """In a study's folder while it runs: how far it is."""
@@ -60,8 +59,3 @@ class Ledger:
 
     def _path(self, trial_id: str) -> Path:
         return self.folder / f"{trial_id}.json"
-
-
-def content_id(content: Mapping[str, Any]) -> str:
-    """A short name that is the same for the same content."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

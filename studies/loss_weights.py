@@ -12,9 +12,10 @@ from typing import Any
 from analysis.loss_weights import draw_loss_weights
 from histpert.errors import InputError
 from histpert.settings import weight_triples
+from histpert.study_defaults import BINS, SUBJECT
 from studies.data import check_writable, prepare
 from studies.engine import run_study
-from studies.options import StudyOptions, run_script
+from studies.options import Outcome, StudyOptions, run_script
 from studies.plan import Job
 
 NAME = "loss_weights"
@@ -24,7 +25,7 @@ NAME = "loss_weights"
 class LossWeights(StudyOptions):
     """Options of the grid; `--weight-ce`, `--weight-wass` and `--weight-mse` are what it varies."""
 
-    bins: int = 15
+    bins: int = BINS
     """Number of bins."""
 
     def __post_init__(self):
@@ -33,14 +34,14 @@ class LossWeights(StudyOptions):
             raise InputError(f"--bins {self.bins}: must be 2 or more")
 
 
-def main(options: LossWeights, before: Mapping[str, Any] | None = None) -> int:
-    """Train with all triples, and draw table and figure; returns the exit status."""
+def main(options: LossWeights, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Train with all triples, and draw table and figure."""
     if options.smoke:
         options = replace(options, folds=3, only_folds=(0,), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)
     data = prepare(options, [options.bins])
     jobs = [
-        Job("MLP+Hist", options.bins, fold, replace(options.model, weight_ce=ce, weight_wass=wass, weight_mse=mse))
+        Job(SUBJECT, options.bins, fold, replace(options.model, weight_ce=ce, weight_wass=wass, weight_mse=mse))
         for ce, wass, mse in weight_triples()
         for fold in options.fold_numbers
     ]

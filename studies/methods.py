@@ -18,15 +18,15 @@ from histpert.errors import InputError
 from histpert.external import read_external
 from histpert.models import METHODS, WHOLE_CELLS
 from histpert.models.celltarnet import CellSettings
-from studies.data import N_REPLICATES, StudyData, check_writable, prepare
+from histpert.study_defaults import BINS, CEILING, N_REPLICATES, OBSERVED, ON_GRAPH, SUBJECT
+from studies.data import StudyData, check_writable, prepare
 from studies.engine import run_study
-from studies.gene_graph import ON_GRAPH, say_absent, with_gene_graph
-from studies.options import SIMULATED, StudyOptions, run_script
-from studies.plan import CEILING, OBSERVED, External, Job
+from studies.gene_graph import say_absent, with_gene_graph
+from studies.options import SIMULATED, Outcome, StudyOptions, run_script
+from studies.plan import External, Job
 from studies.trial import open_store
 
 NAME = "methods"
-SUBJECT = "MLP+Hist"
 OF_ALL = (OBSERVED, CEILING)
 DEFAULT = tuple(method for method in METHODS if method not in WHOLE_CELLS)
 
@@ -38,7 +38,7 @@ class Methods(StudyOptions):
     methods: tuple[str, ...] = DEFAULT
     """Methods to run beside MLP+Hist, which all are compared with. Not among them by default: CellTARNet, a model of
     whole cells, which takes many times as long, and MLP+Hist copula."""
-    bins: int = 15
+    bins: int = BINS
     """Number of bins, the same for all."""
     external: tuple[str, ...] = ()
     """Predictions that were made elsewhere, as NAME=FILE: an .h5ad of control cells and predicted cells, or a mean, of
@@ -91,8 +91,8 @@ class Methods(StudyOptions):
         return found
 
 
-def main(options: Methods, before: Mapping[str, Any] | None = None) -> int:
-    """Run the methods, and draw tables and figures; returns the exit status."""
+def main(options: Methods, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Run the methods, and draw tables and figures."""
     if options.smoke:
         options = replace(options, folds=3, only_folds=(), model=replace(options.model, epochs=10))
     check_writable(options.out, NAME)

@@ -14,26 +14,20 @@ from typing import Any
 from analysis.choices import draw_choices
 from histpert.errors import InputError
 from histpert.settings import ModelSettings
-from studies.data import N_REPLICATES, check_writable, prepare, with_permuted_embeddings
+from histpert.study_defaults import BINS, FLOORS, N_REPLICATES, SUBJECT, VARIED
+from studies.data import check_writable, prepare, with_permuted_embeddings
 from studies.engine import run_study
-from studies.options import StudyOptions, run_script
+from studies.options import Outcome, StudyOptions, run_script
 from studies.plan import Job
 
 NAME = "open_choices"
-SUBJECT, FLOORS = "MLP+Hist", ("Ctrl Hist", "Non-Ctrl Hist")
-VARIED = {
-    "control_smoothing": ("control smoothing", (1e-6, 1e-3, 1e-2)),
-    "output_scale": ("output scale", (0.1, 1.0)),
-    "nll_floor": ("NLL floor", (1e-8, 1e-4)),
-}
-"""Settings, what they are called, and their other values."""
 
 
 @dataclass(frozen=True)
 class OpenChoices(StudyOptions):
     """Options of the study."""
 
-    bins: int = 15
+    bins: int = BINS
     """Number of bins."""
 
     def __post_init__(self):
@@ -42,8 +36,8 @@ class OpenChoices(StudyOptions):
             raise InputError(f"--bins {self.bins}: must be 2 or more")
 
 
-def main(options: OpenChoices, before: Mapping[str, Any] | None = None) -> int:
-    """Run all variants, and write their table; returns the exit status."""
+def main(options: OpenChoices, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Run all variants, and write their table."""
     if options.hold_out != "random" or options.permute_embeddings:
         raise InputError("--hold-out and --permute-embeddings: this study runs both ways of each by itself")
     if options.smoke:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import tyro
-
-from histpert.command_line import absolute, parsed
+from histpert.command_line import absolute
 from histpert.embeddings import EmbeddingOptions
 from histpert.errors import InputError, exit_status
 from histpert.histograms.remote import Cache, default_cache, is_remote
@@ -19,8 +17,10 @@ from histpert.memory import available_bytes
 from histpert.screens import ReadOptions, WorkingSpace
 from histpert.screens.fold_files import read_fold_file
 from histpert.settings import ModelSettings
+from histpert.study_defaults import FOLDS
+from histpert.words import parsed_with_words
 
-__all__ = ["SIMULATED", "StudyOptions", "default_out", "run_script"]
+__all__ = ["SIMULATED", "Outcome", "StudyOptions", "default_out", "run_script"]
 
 SIMULATED = "simulated"
 
@@ -43,7 +43,7 @@ class StudyOptions:
     names: EmbeddingOptions = field(default_factory=EmbeddingOptions)
     read: ReadOptions = field(default_factory=ReadOptions)
     model: ModelSettings = field(default_factory=ModelSettings)
-    folds: int = 9
+    folds: int = FOLDS
     """Folds of the cross-validation over perturbations."""
     folds_file: Path | None = None
     """Table with columns perturbation and fold, as `histpert folds` writes it: the folds, and their number, are its."""
@@ -130,12 +130,25 @@ class StudyOptions:
         return WorkingSpace(int(n_bytes / n_shards), self.store_cache if is_remote(self.store) else Path(self.store))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a script ends with.
+
+    Attributes:
+        status: Its exit status.
+        told: What `--json` says of it.
+    """
+
+    status: int
+    told: Mapping[str, Any]
+
+
 Options = TypeVar("Options")
 
 
 def run_script(
     options_type: type[Options],
-    main: Callable[[Options], int],
+    main: Callable[[Options], Outcome],
     description: str | None,
     default: Options | None = None,
 ) -> None:
@@ -147,10 +160,12 @@ def run_script(
         description: For `--help`.
         default: Other defaults than those of the options.
     """
-    start = {} if default is None else {"default": default}
-    sys.exit(
-        exit_status(
-            lambda: main(parsed(options_type, description=description, config=(tyro.conf.OmitArgPrefixes,), **start)),
-            "stopped; the same command goes on with what is missing",
-        )
-    )
+
+    def run() -> int:
+        options, words = parsed_with_words(options_type, default, description=description)
+        with words.said() as said:
+            outcome = main(options)
+            said.update(outcome.told)
+        return outcome.status
+
+    sys.exit(exit_status(run, "stopped; the same command goes on with what is missing"))

@@ -13,17 +13,13 @@ import numpy as np
 
 from histpert.checkpoints import Checkpoint
 from histpert.models import METHODS, OF_COMBINATIONS
+from histpert.provenance import content_id
 from histpert.settings import ModelSettings
+from histpert.study_defaults import CEILING, OBSERVED
 from studies.data import StudyData
-from studies.ledger import Entry, content_id, is_done
+from studies.ledger import Entry, is_done
 
 __all__ = ["CEILING", "OBSERVED", "External", "Job", "Plan"]
-
-OBSERVED = "Observed Hist"
-"""Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""
-
-CEILING = "Ceiling"
-"""Not a method either: what a perfect prediction would score, given the sampling of the cells. Needs replicates."""
 
 RESULTS_VERSION = 4
 """Part of a trial's identity, as is that of its method: raised when the same settings give other results, or what is

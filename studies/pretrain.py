@@ -24,7 +24,7 @@ from histpert.results import PRETRAINING_SCHEMA
 from histpert.screens.fold_files import read_fold_file
 from studies.corpora import prepared_corpus
 from studies.data import check_writable
-from studies.options import run_script
+from studies.options import Outcome, run_script
 from studies.pretraining import put_in_place, training_unit
 from studies.units import UnitOptions, run_units
 
@@ -85,8 +85,8 @@ class Pretrain(UnitOptions):
         return {fold: tuple(sorted(name for name, its in fold_of.items() if its == fold)) for fold in wanted}
 
 
-def main(options: Pretrain, before: Mapping[str, Any] | None = None) -> int:
-    """Write the corpus, train, and draw; returns the exit status."""
+def main(options: Pretrain, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Write the corpus, train, and draw."""
     if options.smoke:
         options = replace(options, bert=replace(options.bert, epochs=3))
     check_writable(options.out, NAME)
@@ -106,9 +106,10 @@ def main(options: Pretrain, before: Mapping[str, Any] | None = None) -> int:
         n_gpus=float(uses_gpu),
         in_turn=options.workers > 1,
     )
-    for path in put_in_place(folder / "embeddings", units, ALL):
+    embeddings = list(put_in_place(folder / "embeddings", units, ALL))
+    for path in embeddings:
         print(f"embeddings: {path}")
-    return study.report(draw_pretrain(folder, folder) if study.has_results else [])
+    return study.report(draw_pretrain(folder, folder) if study.has_results else [], embeddings=embeddings)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,10 @@ def _parts_and_edges(
     """The signatures of a training, and the edges of its bins."""
     rows = corpus.without(left_out)
     if not len(rows):
-        raise InputError(f"no signature is left that tells nothing of {some(left_out)}, which are held out")
+        raise InputError(
+            f"no signature is left that tells nothing of {some(left_out)}, which are held out: give more --signatures, "
+            "or hold out less in --folds-file"
+        )
     parts = split_corpus(corpus, rows, settings.split, settings.held_out, settings.seed)
     return parts, fit_edges(corpus, parts.training, settings.unchanged, settings.seed)
 

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from analysis.agreement import describe_agreement
 from histpert.command_line import absolute
 from histpert.errors import InputError
-from studies.options import run_script
-from studies.provenance import differences
+from histpert.provenance import differences
+from studies.options import Outcome, run_script
 
 STUDIES = {
     "bin_sweep": "BinSweep",
@@ -50,8 +50,8 @@ class Rerun:
     """Where the embeddings lie now, if they were moved."""
 
 
-def main(options: Rerun) -> int:
-    """Run the study again; returns its exit status."""
+def main(options: Rerun) -> Outcome:
+    """Run the study again."""
     path = absolute(options.record)
     record = _read(path)
     script = import_module(f"studies.{record['study']}")
@@ -65,14 +65,15 @@ def main(options: Rerun) -> int:
         again = replace(again, store="")
     moved = {"screen": options.screen and str(options.screen), "embeddings": options.embeddings}
     if strangers := [name for name, path in moved.items() if path and not hasattr(again, name)]:
-        raise InputError(f"--{strangers[0]}: {record['study']} takes none")
+        raise InputError(f"--{strangers[0]}: {record['study']} takes none, leave it out")
     again = replace(again, **{name: path for name, path in moved.items() if path})
     for line in differences(record):
         print(f"differs: {line}", flush=True)
-    status = script.main(again, record)
-    for line in describe_agreement(path.parent, out / record["study"]):
+    outcome: Outcome = script.main(again, record)
+    agreement = list(describe_agreement(path.parent, out / record["study"]))
+    for line in agreement:
         print(line)
-    return status
+    return Outcome(outcome.status, {**outcome.told, "agreement": agreement})
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -82,7 +83,9 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read as the record of a study ({error}): give a study.json") from error
     if not known:
-        raise InputError(f"{path} is of the study {record['study']}, which is none of {', '.join(STUDIES)}")
+        raise InputError(
+            f"{path} is of the study {record['study']}, which is none of {', '.join(STUDIES)}: give one of these"
+        )
     return record
 
 
@@ -98,7 +101,7 @@ def _settings(options_type: type[Any], record: Mapping[str, Any], path: Path) ->
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: the setting {where} cannot be used ({first['msg']})") from error
+        raise InputError(f"{path}: the setting {where} cannot be used ({first['msg']}): correct it there") from error
 
 
 def _unknown(options: Any, settings: Mapping[str, Any], within: str = "") -> list[str]:

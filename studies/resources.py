@@ -19,23 +19,20 @@ from analysis.resources import draw_resources
 from histpert.errors import InputError
 from histpert.models import METHODS
 from histpert.output_layer import OutputLayer
+from histpert.provenance import provenance
 from histpert.results import write_json
+from histpert.step_costs import bytes_per_step, operations_per_step
 from histpert.targets import training_targets
 from studies.data import StudyData, check_writable, prepare
 from studies.device_rates import bytes_per_second, operations_per_second
+from studies.ended import Study
 from studies.engine import alone_in
-from studies.options import StudyOptions, run_script
-from studies.provenance import provenance
+from studies.options import Outcome, StudyOptions, run_script
 from studies.trial import open_store, peak_memory_mb
 
 NAME = "resources"
 WITH_STEPS = ("MLP+Mean", "TG", "ZITG", "MLP+Hist")
 FOLD = 0
-
-PASSES, PASSES_UPDATED = 10, 7
-"""Times that a step reads or writes a weight's worth of bytes: to multiply forward and backward, to write a gradient,
-and for AdamW to read weight, gradient and moments and write all but the gradient. Where the update is part of the
-backward pass there is no gradient, and weights are read once for both."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Resources(StudyOptions):
             raise InputError(f"--bins {' '.join(map(str, self.bins))}: give one or more numbers from 2 on")
 
 
-def main(options: Resources) -> int:
-    """Measure and write the table; returns the exit status."""
+def main(options: Resources) -> Outcome:
+    """Measure and write the table."""
     if options.smoke:
         options = replace(options, timed_epochs=1)
     check_writable(options.out, NAME)
@@ -80,11 +77,9 @@ def main(options: Resources) -> int:
         record = {"study": NAME, "screen": data.screen, "rates": rates, **provenance()}
         write_json(folder / "study.json", record)
         table = pd.DataFrame(rows).assign(screen=data.screen, **rates)
-        for path in draw_resources(table, folder):
-            if path.suffix == ".md":
-                print(path.read_text(encoding="utf-8"))
-                print(f"table: {path}")
-    return 0
+        written = draw_resources(table, folder)
+        print(next(path for path in written if path.suffix == ".md").read_text(encoding="utf-8"))
+        return Study(folder, len(rows), (), ()).report(written)
 
 
 def _in_a_process(data: StudyData, method: str | None, n_bins: int, options: Resources) -> Mapping[str, Any]:
@@ -138,9 +133,8 @@ def _measure(send: Any, data: StudyData, method: str | None, n_bins: int, option
             "steps_per_second": n_steps / seconds,
             "peak_memory_mb": memory[0],
             "n_parameters": n_weights,
-            "bytes_per_step": 4
-            * (PASSES * (n_weights - n_updated) + PASSES_UPDATED * n_updated + 4 * batch * n_outputs),
-            "operations_per_step": 6 * batch * n_weights,
+            "bytes_per_step": bytes_per_step(n_weights, n_outputs, batch, n_updated),
+            "operations_per_step": operations_per_step(n_weights, batch),
         }
     )
 

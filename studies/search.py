@@ -17,33 +17,33 @@ from typing import Any
 from analysis.search import draw_search
 from histpert.errors import InputError
 from histpert.results import CONFIGURATION_SCHEMA, METRICS, write_json, write_table
+from histpert.study_defaults import BIN_COUNTS, BINS, INNER_FOLDS, JUDGING_FOLDS, LARGEST_LAYER, SEARCH_TRIALS, SUBJECT
 from studies.configurations import ConfigurationJobs, SearchRecord, search_space
 from studies.data import StudyData, check_writable, prepare
 from studies.engine import alone_in, plan_of, run_study
 from studies.local_ray import ray_session
-from studies.options import StudyOptions, run_script
+from studies.options import Outcome, StudyOptions, run_script
 from studies.plan import Job
 from studies.tuning import tune_trials
 
 NAME = "search"
-PUBLISHED_BINS = 15
 
 
 @dataclass(frozen=True)
 class Search(StudyOptions):
     """Options of the search."""
 
-    bins: tuple[int, ...] = (5, 10, 15, 20, 25, 35)
+    bins: tuple[int, ...] = BIN_COUNTS
     """Bin counts to choose from."""
-    trials: int = 40
+    trials: int = SEARCH_TRIALS
     """Configurations to try, those of earlier runs included."""
     objectives: tuple[str, ...] = ("crps",)
     """Metrics to choose by, averaged over the search's folds; with several, the best mean rank is chosen."""
-    judging_folds: tuple[int, ...] = (0, 1, 2)
+    judging_folds: tuple[int, ...] = JUDGING_FOLDS
     """Folds whose perturbations the search does not see, and which judge what it chose."""
-    inner_folds: int = 4
+    inner_folds: int = INNER_FOLDS
     """Folds of the search's own cross-validation over the other perturbations."""
-    largest_layer: int = 1024
+    largest_layer: int = LARGEST_LAYER
     """The widest hidden layers to try."""
     prune: bool = False
     """Leave a configuration when its mean after a fold is above the median of the others' then."""
@@ -72,18 +72,21 @@ class Search(StudyOptions):
             raise InputError(f"--bins {' '.join(map(str, self.bins))}: give one or more numbers from 2 on")
 
 
-def main(options: Search, before: Mapping[str, Any] | None = None) -> int:
-    """Search, judge what was chosen, and draw both; returns the exit status."""
+def main(options: Search, before: Mapping[str, Any] | None = None) -> Outcome:
+    """Search, judge what was chosen, and draw both."""
     if options.smoke:
         model = replace(options.model, epochs=10)
         options = replace(options, folds=3, judging_folds=(0,), inner_folds=2, trials=4, bins=(5, 15), model=model)
     check_writable(options.out, NAME)
-    outer = prepare(options, [*options.bins, PUBLISHED_BINS])
+    outer = prepare(options, [*options.bins, BINS])
     searched = [
         name for name, fold in zip(outer.perturbations, outer.folds, strict=True) if fold not in options.judging_folds
     ]
     if len(searched) < options.inner_folds:
-        raise InputError(f"--inner-folds {options.inner_folds}: {len(searched)} perturbations are left to search on")
+        raise InputError(
+            f"--inner-folds {options.inner_folds}: {len(searched)} perturbations are left to search on; lower it, or "
+            "name fewer --judging-folds"
+        )
     inner = prepare(options, options.bins, searched, options.inner_folds)
     folder = options.out / NAME
     with alone_in(folder):
@@ -91,14 +94,14 @@ def main(options: Search, before: Mapping[str, Any] | None = None) -> int:
     judged = tuple(sorted(set(options.judging_folds)))
     candidates = {
         "chosen": ConfigurationJobs(options.model, judged)(chosen),
-        "given": [Job("MLP+Hist", PUBLISHED_BINS, fold, options.model) for fold in judged],
-        "floor": [Job("Non-Ctrl Hist", PUBLISHED_BINS, fold, options.model) for fold in judged],
+        "given": [Job(SUBJECT, BINS, fold, options.model) for fold in judged],
+        "floor": [Job("Non-Ctrl Hist", BINS, fold, options.model) for fold in judged],
     }
     study = run_study(NAME, options, outer, [job for jobs in candidates.values() for job in jobs], before)
     plan = plan_of(NAME, options, outer)
     trial_ids = {name: [plan.trial_id(job) for job in jobs] for name, jobs in candidates.items()}
     write_json(folder / "choice.json", {"objectives": options.objectives, "chosen": chosen, "trial_ids": trial_ids})
-    return study.report(draw_search(study.folder) if study.has_results else [])
+    return study.report(draw_search(study.folder) if study.has_results else [], chosen=chosen)
 
 
 def _search(options: Search, inner: StudyData) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def shared_out(opened: OpenScreen, options: StudyOptions) -> Iterator[SharedScre
 
         n_cpus = int(ray.cluster_resources().get("CPU", 0))
         if own_folder is not None and options.shards > n_cpus:
-            raise InputError(f"--shards {options.shards}: this machine has {n_cpus} CPUs for Ray")
+            raise InputError(f"--shards {options.shards}: this machine has {n_cpus} CPUs for Ray, give no more")
         actor: Any = ray.remote(_Shard)
         actor = actor.options(num_cpus=1, max_concurrency=2, scheduling_strategy="SPREAD")
         shares = _shares(opened.groups.start, options.shards)

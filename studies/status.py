@@ -20,7 +20,7 @@ from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.results import read_table
 from studies.ledger import PROGRESS
-from studies.options import default_out, run_script
+from studies.options import Outcome, default_out, run_script
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class Status:
     """The --out of the studies."""
 
 
-def main(options: Status) -> int:
+def main(options: Status) -> Outcome:
     """Print a line for each study."""
     out = absolute(options.out)
     studies = sorted(path.parent for path in out.glob("*/ledger"))
     if not studies:
         raise InputError(f"{out} holds no study: name the --out of one")
-    for folder in studies:
-        print(f"{folder.name}: {_running(folder) or _ended(folder)}")
-    return 0
+    said = {folder.name: _running(folder) or _ended(folder) for folder in studies}
+    for name, line in said.items():
+        print(f"{name}: {line}")
+    return Outcome(0, {"folder": out, "studies": said})
 
 
 def _running(folder: Path) -> str:

@@ -18,9 +18,10 @@ import torch
 
 from histpert.errors import InputError
 from histpert.histograms import HistogramStore
+from histpert.trial_memory import gpu_share, memory_fraction
 from studies.ledger import Entry, Ledger, is_done
 from studies.options import StudyOptions
-from studies.packing import gpu_share, memory_fraction, trial_bytes
+from studies.packing import trial_bytes
 from studies.plan import Job, Plan
 from studies.stacks import can_stack, run_stack, stack_bytes
 from studies.trial import open_store, run_trial
@@ -242,7 +243,8 @@ class _Resources:
             # A cluster may start more nodes when they are asked for; this machine has what it has.
             if is_local and amount > there.get(kind, 0):
                 option = "--threads-per-trial" if kind == "CPU" else "--gpus-per-trial"
-                raise InputError(f"{option} {amount:g}: this machine has {there.get(kind, 0):g} {kind}s for Ray")
+                has = there.get(kind, 0)
+                raise InputError(f"{option} {amount:g}: this machine has {has:g} {kind}s for Ray, give no more")
         # More than run at once Tune asks for and cancels, over and over; a cluster may grow by what is asked for.
         self.n_at_once = int(there.get("CPU", 0) / self._cpus) if is_local else None
         self.gpu_bytes = _gpu_bytes() if self._gpus != 0 else 0

@@ -20,13 +20,14 @@ from rich.live import Live
 
 from histpert.command_line import absolute
 from histpert.errors import InputError
+from histpert.provenance import content_id, provenance
 from histpert.results import write_json, write_table
 from histpert.settings import LARGEST_SEED
-from studies.engine import Study, alone_in
-from studies.ledger import PROGRESS, Ledger, content_id
+from studies.ended import Study
+from studies.engine import alone_in
+from studies.ledger import PROGRESS, Ledger
 from studies.local_ray import ray_session
 from studies.options import default_out
-from studies.provenance import provenance
 
 __all__ = ["SCORES", "Unit", "UnitOptions", "run_units"]
 
@@ -189,7 +190,7 @@ def _at_once(resources: Mapping[str, float], n_threads: int, n_gpus: float) -> i
     if not n_threads:
         return 1
     if n_threads > n_cpus:
-        raise InputError(f"--threads-per-trial {n_threads}: Ray has {n_cpus:.0f} CPUs in all")
+        raise InputError(f"--threads-per-trial {n_threads}: Ray has {n_cpus:.0f} CPUs in all, give no more")
     if n_gpus > has_gpus:
         raise InputError(f"a trial asks for {n_gpus:g} GPUs: Ray has {has_gpus:g} in all")
     fits = [n_cpus / n_threads] + ([has_gpus / n_gpus] if n_gpus else [])

@@ -15,9 +15,9 @@ from histpert.memory import available_bytes
 from histpert.models.celltarnet import CellSettings
 from histpert.multi_hot import multi_hot
 from histpert.targets import training_targets
+from histpert.trial_memory import whole_cell_bytes
 from studies.data import StudyData
 from studies.options import StudyOptions
-from studies.packing import whole_cell_bytes
 
 __all__ = ["check_memory", "on_genes", "say_density"]
 

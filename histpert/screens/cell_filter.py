@@ -47,7 +47,7 @@ def filtered_cells(obs: pd.DataFrame, expression: str | None, path: Path) -> np.
         )
     kept = np.flatnonzero(passes.fillna(False))
     if not len(kept):
-        raise InputError(f"--cell-filter {expression!r} keeps none of the {len(obs):,} cells of {path}")
+        raise InputError(f"--cell-filter {expression!r} keeps none of the {len(obs):,} cells of {path}; loosen it")
     return kept
 
 

@@ -140,7 +140,7 @@ def _stored_matrix(element: Any, source: str) -> CellMatrix:
         for name in ("data", "indices"):
             n_chunks = getattr(element[name], "nchunks", 0)
             if n_chunks and n_chunks > element[name].nchunks_initialized:  # zarr would read zeros in their place
-                raise InputError(f"{source} is damaged: chunks of its {name} are missing")
+                raise InputError(f"{source} is damaged: chunks of its {name} are missing; copy it again")
     if kind == "csc_matrix":  # cells are all over the file
         return _numbers(read_elem(element), source)
     if kind == "csr_matrix":

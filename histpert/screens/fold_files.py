@@ -27,7 +27,7 @@ def write_fold_file(path: Path, perturbations: Sequence[str], folds: Int[np.ndar
         InputError: The file cannot be written, or is none that can be read again.
     """
     if path.suffix != ".csv":
-        raise InputError(f"{path}: folds are written as .csv")
+        raise InputError(f"{path}: folds are written as .csv, name a file that ends so")
     table = pd.DataFrame({"perturbation": perturbations, "fold": folds})
     try:
         write_atomically(path, lambda beside: table.to_csv(beside, index=False))

@@ -57,7 +57,9 @@ def assign_cluster_folds(
     directions = np.asarray(normalize(embeddings - embeddings.mean(axis=0)))
     n_different = len(np.unique(directions, axis=0))
     if n_different < n_folds:
-        raise InputError(f"--hold-out clusters: {n_different} different embeddings cannot fill {n_folds} folds")
+        raise InputError(
+            f"--hold-out clusters: {n_different} different embeddings cannot fill {n_folds} folds, lower --folds"
+        )
     n_clusters = min(CLUSTERS_PER_FOLD * n_folds, n_different)
     cluster = KMeans(n_clusters, random_state=seed).fit_predict(directions)
     sizes, fold_of, filled = np.bincount(cluster), np.empty(n_clusters, dtype=np.int64), np.zeros(n_folds, dtype=int)

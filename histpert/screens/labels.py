@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from histpert.errors import InputError
+from histpert.errors import InputError, UnfitError
 from histpert.name_tables import read_name_table
 from histpert.wording import every
 
@@ -41,6 +41,10 @@ class Labels(NamedTuple):
     targets: list[str | None]
     """Per cell the gene, `""` for control, None without a label; several genes are joined by `+` in the order of their
     names, or None where they are not wanted."""
+    column: str
+    """Where that was read."""
+    controls: tuple[str, ...]
+    """What control cells are called there."""
     notes: tuple[str, ...]
 
 
@@ -65,7 +69,7 @@ def read_labels(
         combinations: Whether cells with several perturbed genes are wanted.
 
     Raises:
-        InputError: No such column, no control cells in it, or a table of other guides.
+        InputError: No such column, no control cells in it (`UnfitError`), or a table of other guides.
     """
     notes = []
     labels = {name: _words(obs[name]) for name in _candidates(obs, column, guide_table, path)}
@@ -93,7 +97,7 @@ def read_labels(
     most = max(map(len, filter(None, genes)), default=1) if combinations else 1
     targets = [None if several is None or len(several) > most else "+".join(sorted(several)) for several in genes]
     left_out = _left_out(genes, n_cells.tolist(), most)
-    return Labels(np.array(targets, dtype=object)[kind].tolist(), (*notes, *left_out))
+    return Labels(np.array(targets, dtype=object)[kind].tolist(), name, controls, (*notes, *left_out))
 
 
 def _candidates(obs: pd.DataFrame, column: str | None, guide_table: Path | None, path: Path) -> list[str]:
@@ -116,7 +120,9 @@ def _targets_of_guides(path: Path) -> dict[str, str]:
     pairs = table[list(names)].drop_duplicates()
     twice = pairs[names[0]][pairs[names[0]].duplicated()]
     if len(twice):
-        raise InputError(f"{path}: guide {twice.iloc[0]!r} has more than one target (--guide-table)")
+        raise InputError(
+            f"{path}: guide {twice.iloc[0]!r} has more than one target (--guide-table); keep one row of it"
+        )
     return dict(zip(pairs[names[0]], pairs[names[1]], strict=True))
 
 
@@ -133,7 +139,7 @@ def _with_control(labels: dict[str, pd.Series], control: str | None, path: Path)
     wanted = repr(control) if control else "'control', 'ctrl' or 'non-targeting'"
     counts = values.astype(str)[values.notna()].value_counts().sort_index().sort_values(ascending=False, kind="stable")
     common = ", ".join(counts.index[:5]) or "none, no cell has a label"
-    raise InputError(
+    raise UnfitError(
         f"{path}: column {name!r} has no control cells labelled {wanted}; name the label with --control-label; "
         f"most common: {common}"
     )

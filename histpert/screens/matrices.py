@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -122,10 +123,12 @@ class CellMatrix:
         bounds = np.asarray(indptr, dtype=np.int64)
         sizes = np.diff(bounds)
         if len(data.shape) != 1 or len(indices.shape) != 1 or indices.dtype.kind not in "iu":
-            raise InputError(f"{source} is damaged: its columns are not whole numbers, one per value")
+            raise InputError(f"{source} is damaged: its columns are not whole numbers, one per value; copy it again")
         n_stored = min(data.shape[0], indices.shape[0])
         if len(sizes) != n_cells or bounds[0] != 0 or (sizes < 0).any() or bounds[-1] > n_stored:
-            raise InputError(f"{source} is damaged: the bounds of its {n_cells:,} rows do not fit its values")
+            raise InputError(
+                f"{source} is damaged: the bounds of its {n_cells:,} rows do not fit its values; copy it again"
+            )
         step = max(BLOCK_VALUES, 4 * _chunk(data), 4 * _chunk(indices))
         edges = np.unique([0, *np.searchsorted(bounds, np.arange(step, bounds[-1], step)), n_cells])
         spans = [slice(int(first), int(end)) for first, end in pairwise(edges)]
@@ -150,9 +153,11 @@ def csr_of(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tup
 def _as_csr(values: Any, source: str) -> sp.csr_matrix:
     if values.format == "csc":
         try:
-            values.check_format(full_check=True)  # SciPy would write anywhere when it makes CSR of a damaged one
+            with warnings.catch_warnings():  # SciPy makes signed numbers of unsigned ones, which are as good
+                warnings.filterwarnings("ignore", r"ind\w+ array has non-integer dtype \(uint", UserWarning)
+                values.check_format(full_check=True)  # SciPy would write anywhere when it makes CSR of a damaged one
         except ValueError as error:
-            raise InputError(f"{source} is damaged: {reason(error)}") from error
+            raise InputError(f"{source} is damaged: {reason(error)}; copy it again") from error
     return sp.csr_matrix(values)
 
 

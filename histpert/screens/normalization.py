@@ -40,6 +40,11 @@ class Scale(Enum):
     BY_COLUMN = "raw counts, normalized by the library size column"
     NOT_BY_COLUMN = "raw counts, normalized by their sum per cell: the column of library sizes cannot be that"
 
+    @property
+    def is_of_counts(self) -> bool:
+        """Whether values are raw counts."""
+        return self is not Scale.LOGARITHMS
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -100,6 +105,7 @@ class CellValues:
 
     Attributes:
         facts: What they say about the scale.
+        totals: Sum of the values of each cell, as the matrix has them.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class CellValues:
             self._matrix = matrix.tidied()
             self._gathered = gather(self._matrix, rows, library_size, self._space, progress=progress)
         self.facts = self._facts()
+        self.totals = self._gathered.totals
 
     def n_detected(self, n_cells: int) -> Int[np.ndarray, "gene"]:
         """Of the first `n_cells` cells, those in which each gene is seen; none where the matrix is damaged."""
@@ -181,7 +188,7 @@ def scale_of(facts: Facts, matrix: CellMatrix, library_size_named: bool | None) 
     """
     source = matrix.source
     if facts.outside:
-        raise InputError(f"{source} is damaged: it has values of more than its {matrix.n_genes:,} genes")
+        raise InputError(f"{source} is damaged: it has values of more than its {matrix.n_genes:,} genes; copy it again")
     if facts.n_odd:
         raise InputError(
             f"{source} has NaN or infinite values in {facts.n_odd:,} cells, first in row {facts.first_odd:,} "

@@ -8,11 +8,13 @@ from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from histpert.errors import InputError
 from histpert.multi_hot import genes_of
+from histpert.screens.labels import Labels
 from histpert.screens.matrices import CellMatrix
 from histpert.screens.normalization import CellValues, Facts, Scale, note_on, scale_of
 from histpert.screens.screen import Groups, Screen
@@ -65,6 +67,8 @@ class OpenScreen:
         library_size: Per row of the matrix.
         library_size_guessed: Nobody named a column for it.
         min_control_detection: Genes seen in more than this fraction of control cells are kept.
+        obs: What the file, and a table of cells, say of each row of the matrix.
+        labels: What is perturbed in each row that the cell filter keeps, where that was read, and what was left out.
         notes: For the user.
         space: Where values lie.
         progress: Told how much is read.
@@ -77,6 +81,8 @@ class OpenScreen:
     library_size: Float[np.ndarray, "cell"] | None
     library_size_guessed: bool
     min_control_detection: float
+    obs: pd.DataFrame
+    labels: Labels
     notes: tuple[str, ...]
     space: WorkingSpace
     progress: Progress
@@ -131,7 +137,8 @@ class OpenScreen:
         kept = facts.n_control_detected > least if self.min_control_detection else np.ones(self.matrix.n_genes, bool)
         if not kept.any():
             raise InputError(
-                f"--min-control-detection {self.min_control_detection}: no gene is seen in that many control cells"
+                f"--min-control-detection {self.min_control_detection}: no gene is seen in that many control cells; "
+                "lower it"
             )
         return Decision(scale, kept)
 
@@ -181,6 +188,7 @@ class Share:
 
     Attributes:
         facts: What it says about all cells.
+        totals: Sum of the values of each cell, as the file has them.
     """
 
     def __init__(
@@ -193,6 +201,7 @@ class Share:
         self._values = values
         self.group_start, self.first = group_start, first
         self.facts = ShareFacts(values.facts, n_control_detected)
+        self.totals = values.totals
 
     def on(self, decision: Decision) -> tuple[sp.csr_matrix, float]:
         """The values, by what holds for all cells, and the largest of them before genes are left out."""

@@ -108,6 +108,8 @@ def open_screen(
             library_size=_library_size(file.obs, kept, options.library_size_column, path),
             library_size_guessed=options.library_size_column is None,
             min_control_detection=options.min_control_detection,
+            obs=file.obs,
+            labels=labels,
             notes=tuple(notes),
             space=space or WorkingSpace(),
             progress=progress,

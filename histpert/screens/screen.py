@@ -6,15 +6,19 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Int
 
-from histpert.errors import InputError
+from histpert.errors import UnfitError
 from histpert.screens.matrices import csr_of
 from histpert.threads import for_each
+
+if TYPE_CHECKING:
+    import anndata
 
 __all__ = ["GroupedCells", "Groups", "Screen", "for_each_group", "group_cells", "group_rows"]
 
@@ -104,6 +108,18 @@ class Screen(GroupedCells):
         expression = sp.csr_matrix(self.expression[groups.rows])
         return replace(self, expression=expression, perturbations=groups.perturbations, group_start=groups.start)
 
+    def summary(self) -> pd.DataFrame:
+        """A row per group, control first: `perturbation`, `n_cells`."""
+        return pd.DataFrame({"perturbation": ["control", *self.perturbations], "n_cells": self.n_cells})
+
+    def to_anndata(self) -> anndata.AnnData:
+        """Log-normalized cells x genes, control first; `obs` names the perturbation of each cell."""
+        from anndata import AnnData  # noqa: PLC0415 (takes a while)
+
+        labels = pd.Categorical(np.repeat(["control", *self.perturbations], self.n_cells))
+        obs = pd.DataFrame({"perturbation": labels}, index=pd.RangeIndex(len(labels)).astype(str))
+        return AnnData(self.expression, obs=obs, var=pd.DataFrame(index=pd.Index(self.genes)))
+
     def most_expressed(self, n_genes: int) -> Screen:
         """The same with so many genes, those of the largest mean over control cells, in their order."""
         mean = np.asarray(self.control.mean(axis=0)).reshape(-1)
@@ -162,16 +178,18 @@ def group_rows(labels: Sequence[str | None], name: str) -> Groups:
         name: Name of the screen.
 
     Raises:
-        InputError: No control cell, or no perturbed cell.
+        UnfitError: No control cell, or no perturbed cell.
     """
     perturbations = sorted({label for label in labels if label})
     group_of = {None: -1, "": 0} | {label: group for group, label in enumerate(perturbations, start=1)}
     groups = np.array([group_of[label] for label in labels], dtype=np.int64)
     sizes = np.bincount(groups[groups >= 0], minlength=len(perturbations) + 1)
     if sizes[0] == 0:
-        raise InputError(f"{name}: no control cells are left after the cell filters")
+        raise UnfitError(f"{name}: no control cells are left after the cell filters; loosen --cell-filter")
     if not perturbations:
-        raise InputError(f"{name}: no cell with a single perturbation is left after the cell filters")
+        raise UnfitError(
+            f"{name}: no cell with a single perturbation is left after the cell filters; loosen --cell-filter"
+        )
     rows = np.argsort(groups, kind="stable")[np.count_nonzero(groups < 0) :]
     return Groups(tuple(perturbations), rows, np.concatenate([[0], np.cumsum(sizes)]))
 
@@ -193,7 +211,7 @@ def group_cells(
         notes: Carried over to the screen.
 
     Raises:
-        InputError: No control cell, or no perturbed cell.
+        UnfitError: No control cell, or no perturbed cell.
     """
     groups = group_rows(labels, name)
     grouped = sp.csr_matrix(expression[groups.rows], dtype=np.float32)

@@ -30,8 +30,9 @@ from histpert.models.interface import TrainingSet
 from histpert.predictions import Prediction
 from histpert.screens import simulate_screen
 from histpert.screens.simulation.truth import ScreenTruth
+from histpert.study_defaults import ON_GENES
 from histpert.targets import held_out_targets, training_targets
-from studies.combinations import ON_GENES, SIMULATION, Combinations
+from studies.combinations import SIMULATION, Combinations
 from studies.data import Pairs, prepare
 from studies.trial import open_store
 from studies.whole_cells import on_genes

@@ -87,7 +87,7 @@ def test_study_json_says_how_to_run_it_again(finished):
 def test_leaves_nothing_of_ray_behind(finished, isolated):
     _, folder = finished
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("figures", "ledger", "perturbations.parquet", "study.json", "tables", "trials.parquet")
+        *("figures", "ledger", "perturbations.parquet", "report.html", "study.json", "tables", "trials.parquet")
     ]
     assert not (Path(isolated["HOME"]) / ".ray").exists()
     assert not list(Path(isolated["TMPDIR"]).glob("histpert-ray-*"))
@@ -99,10 +99,17 @@ def test_a_rerun_does_only_what_is_missing_and_gets_the_same_numbers(finished, b
     learned = before[0].query("method == 'MLP+Hist'")["trial_id"].tolist()
     (folder / "ledger" / f"{learned[0]}.json").unlink()
     (folder / "ledger" / f"{learned[1]}.json").write_text('{"trial": {"trial_id"')
-    run = bin_sweep("--smoke", "--out", folder.parent)
+    run = bin_sweep("--smoke", "--out", folder.parent, "--json")
     assert run.returncode == 0, run.stderr
-    assert "22 done before, 2 to run" in run.stdout
-    assert f"{learned[1]}.json is damaged" in run.stdout
+    assert "22 done before, 2 to run" in run.stderr
+    assert f"{learned[1]}.json is damaged" in run.stderr
+    told = json.loads(run.stdout)
+    assert (told["study"], told["status"], told["n_trials"], told["unfinished"]) == ("bin_sweep", "ok", 24, [])
+    assert (told["folder"], told["report"]) == (str(folder), str(folder / "report.html"))
+    assert told["results"] == [str(folder / f"{name}.parquet") for name in ("trials", "perturbations")]
+    assert [Path(path).suffix for path in told["figures"]] == [".png", ".svg"] * 2
+    assert [Path(path).suffix for path in told["tables"]] == [".csv", ".md", ".tex"]
+    assert "words" not in json.loads((folder / "study.json").read_text())["settings"]
     measured = ["train_seconds", "peak_memory_mb"]
     for old, new in zip(before, tables(folder), strict=True):
         pd.testing.assert_frame_equal(
@@ -128,10 +135,12 @@ def test_a_terminal_sees_one_line_that_is_written_over(isolated, tmp_path):
     assert b"resolution.md\r\n" in seen
 
 
-def test_failed_trials_are_rows_and_the_exit_status_says_so(bin_sweep, tmp_path):
-    run = bin_sweep("--smoke", "--learning-rate", "1e30", "--out", tmp_path)
-    assert run.returncode == 1, run.stderr
-    assert "6 of 24 trials have no result" in run.stdout
+def test_failed_trials_are_rows_and_the_exit_status_says_so_however_quiet(bin_sweep, tmp_path):
+    run = bin_sweep("--smoke", "--learning-rate", "1e30", "--out", tmp_path, "--quiet")
+    assert (run.returncode, run.stdout) == (1, ""), run.stderr
+    error, advice = run.stderr.splitlines()
+    assert error.startswith("error: 6 of 24 trials have no result; the first: MLP+Hist, ")
+    assert advice == "Run the same command again: it trains only what is missing."
     trials, _ = tables(tmp_path / "bin_sweep")
     failed = trials[trials["status"] != "ok"]
     assert set(failed["method"]) == {"MLP+Hist"}

@@ -13,11 +13,12 @@ import pytest
 from analysis.combinations import COLUMNS, SUBJECT
 from histpert.errors import InputError
 from histpert.multi_hot import genes_of
+from histpert.study_defaults import ABLATIONS, COMBINATION_METHODS
+from histpert.trial_memory import whole_cell_bytes
 from studies import whole_cells
-from studies.combinations import ABLATIONS, METHODS, SIMULATION, Combinations, jobs_of
+from studies.combinations import SIMULATION, Combinations, jobs_of
 from studies.combinations import main as combinations
 from studies.data import Pairs, prepare
-from studies.packing import whole_cell_bytes
 from studies.trial import open_store
 from studies.whole_cells import check_memory, on_genes, say_density
 
@@ -32,7 +33,7 @@ def test_the_study_runs_to_its_tables(script, tmp_path):
         pd.read_parquet(tmp_path / "combinations" / f"{name}.parquet") for name in ("trials", "perturbations")
     )
     assert set(trials["status"]) == {"ok"}
-    assert set(trials["method"]) == set(METHODS)
+    assert set(trials["method"]) == set(COMBINATION_METHODS)
     assert set(trials["variant"]) == {"", *ABLATIONS}
     assert all(len(genes_of(name)) == 2 for name in rows["perturbation"])
     whole = rows[rows["variant"] == ""].set_index(["method", "perturbation"])
@@ -91,7 +92,7 @@ def test_a_screen_of_combinations_is_not_read_in_shards(tmp_path):
 
 def test_each_ablation_changes_one_part():
     options = Combinations(ablation_folds=1)
-    jobs = jobs_of(options, METHODS)
+    jobs = jobs_of(options, COMBINATION_METHODS)
     ablated = {job.variant: job.settings.flow for job in jobs if job.variant}
     assert set(ablated) == set(ABLATIONS)
     for variant, changed in ABLATIONS.items():

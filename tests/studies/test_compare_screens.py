@@ -69,7 +69,7 @@ def test_ends_with_a_table_and_says_where_everything_is(finished):
     assert f"figure: {folder}/figures/screens.png\ntable: {table}\n" in run.stdout
     assert table.read_text() in run.stdout
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["figures", "tables", *(f"{name}.parquet" for name in TABLES)]
+        ["figures", "report.html", "tables", *(f"{name}.parquet" for name in TABLES)]
     )
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from histpert.embeddings import EmbeddingOptions
+from histpert.embeddings.fold_files import FoldFiles
 from histpert.embeddings.learned import learned_from_of, telling_of, write_learned
 from histpert.errors import InputError
 from histpert.screens.simulation import PRESETS, write_screen
 from histpert.settings import ModelSettings
 from studies.data import prepare, with_permuted_embeddings
 from studies.engine import plan_of
-from studies.fold_embeddings import FoldFiles
 from studies.options import StudyOptions
 from studies.plan import Job
 

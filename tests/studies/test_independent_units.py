@@ -41,7 +41,7 @@ if __name__ == "__main__":
     ]
     options = UnitOptions(out=Path(folder))
     study = run_units("test", options, units, schema, inputs={"data": "x"}, shared={"fails": fails})
-    sys.exit(study.report([]))
+    sys.exit(study.report([]).status)
 """
 
 

@@ -24,10 +24,11 @@ from histpert.models.celltarnet import CellSettings
 from histpert.observed_cells import HeldOutCells
 from histpert.output_layer import OutputLayer
 from histpert.settings import ModelSettings
+from histpert.trial_memory import CONTEXT_BYTES, gpu_share, memory_fraction
 from studies import trial
 from studies.data import prepare
 from studies.options import StudyOptions
-from studies.packing import CONTEXT_BYTES, gpu_share, memory_fraction, tensor_bytes, trial_bytes
+from studies.packing import tensor_bytes, trial_bytes
 from studies.plan import OBSERVED, Job, Plan
 from studies.trial import open_store, run_trial
 

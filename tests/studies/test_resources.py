@@ -13,7 +13,7 @@ from studies.resources import Resources, main
 
 def test_the_table_counts_what_a_step_of_each_method_needs(tmp_path, capsys):
     options = Resources(out=tmp_path, folds=3, methods=("MLP+Mean", "MLP+Hist"), bins=(5,), smoke=True, threads=1)
-    assert main(options) == 0
+    assert main(options).status == 0
     said = capsys.readouterr().out
     folder = tmp_path / "resources"
     assert f"table: {folder}/tables/resources.md" in said

@@ -11,11 +11,11 @@ from test_packing import DeviceMemory, as_on_a_gpu
 
 from histpert.results import METRICS
 from histpert.settings import ModelSettings, weight_triples
+from histpert.trial_memory import CONTEXT_BYTES
 from studies import stacks
 from studies.bundles import bundles
 from studies.data import prepare
 from studies.options import StudyOptions
-from studies.packing import CONTEXT_BYTES
 from studies.plan import Job, Plan
 from studies.stacks import run_stack, stack_bytes
 from studies.trial import open_store, run_trial

@@ -117,7 +117,7 @@ def write_screen(
         for file in in_place:
             file.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise InputError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
         raise
     return paths
 

@@ -137,7 +137,9 @@ class ScreenTruth(ScreenParameters):
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            raise InputError(f"{path} is not the parameter file of a simulated screen: {error}") from error
+            raise InputError(
+                f"{path} is not the parameter file of a simulated screen ({error}): give the .truth.npz beside one"
+            ) from error
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from histpert.threads import Progress as Told
 
-__all__ = ["store_progress"]
+__all__ = ["bars_on", "store_progress"]
 
 SECONDS_BETWEEN_LINES = 15
 
@@ -23,7 +23,14 @@ def store_progress() -> Iterator[Told]:
     if not console.is_terminal:
         yield _Lines()
         return
-    with Progress(console=console, transient=True) as bars:
+    with bars_on(console) as told:
+        yield told
+
+
+@contextmanager
+def bars_on(console: Console) -> Iterator[Told]:
+    """A bar for each stage, where somebody looks at a terminal; nothing elsewhere."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def told(stage: str, done: int, total: int) -> None:

@@ -1,7 +1,9 @@
-"""Which code made a result: package versions, and the commit where the code runs from a checkout."""
+"""Which code made a result: package versions, and the commit where the code runs from a checkout; names by content."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -11,10 +13,15 @@ from typing import Any
 
 import histpert
 
-__all__ = ["differences", "provenance"]
+__all__ = ["content_id", "differences", "provenance"]
 
 PACKAGES = ("histpert", "torch", "numpy", "scipy", "pandas", "pyarrow", "anndata", "numba", "optuna", "ray")
 PACKAGES += ("scikit-learn", "lightgbm", "umap-learn")
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """A short name that is the same for the same content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def provenance() -> dict[str, Any]:

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from histpert.embeddings import EmbeddingOptions, GeneEmbeddings, match_perturbations, read_embeddings
+from histpert.embeddings.gene_embeddings import GeneEmbeddings
 from histpert.embeddings.learned import learned_from_of, telling_of
+from histpert.embeddings.matching import match_perturbations
+from histpert.embeddings.options import EmbeddingOptions
+from histpert.embeddings.reading import read_embeddings
 from histpert.errors import InputError
 from histpert.wording import some
 
@@ -58,11 +61,13 @@ class FoldFiles:
             matched = match_perturbations(read_embeddings(self.of(fold), self.names), perturbations, self.names.aliases)
             files = ", ".join(str(file) for file in self.of(fold) if file not in self.paths)
             if matched.missing:
-                raise InputError(f"{files}: no embedding of {some(matched.missing)}, which other folds have")
+                raise InputError(
+                    f"{files}: no embedding of {some(matched.missing)}, which other folds have: take the same genes"
+                )
             found[fold] = matched.embeddings.vectors
             if found[fold].shape[1] != found[self.folds[0]].shape[1]:
                 width, other = (found[one].shape[1] for one in (fold, self.folds[0]))
-                raise InputError(f"{files}: {width} features, and files of other folds have {other}")
+                raise InputError(f"{files}: {width} features, and files of other folds have {other}: write all alike")
         return found
 
     def check_unseen(self, perturbations: Sequence[str], folds: Int[np.ndarray, "perturbation"]) -> None:
