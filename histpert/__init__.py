@@ -19,6 +19,12 @@ _HOMES = {
     "read_embeddings": "histpert.embeddings",
     "HistogramStore": "histpert.histograms",
     "METHODS": "histpert.models",
+    "ReadOptions": "histpert.screens",
+    "ModelSettings": "histpert.settings",
+    "fit": "histpert.ensembles.fitting",
+    "predict": "histpert.ensembles.predicting",
+    "beside": "histpert.ensembles.beside",
+    "read_ensemble": "histpert.ensembles.files",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

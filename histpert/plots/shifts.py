@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 
 from histpert.plots.style import COLORS, SMALL, TINY
 
-__all__ = ["shift_scatter"]
+__all__ = ["name_dots", "shift_scatter"]
 
 _REACH = 6.0
 """Points between the middle of a dot and its name."""
@@ -67,7 +67,7 @@ def shift_scatter(
     axes.spines[["top", "right"]].set_visible(False)
     axes.text(0.03, 0.97, _correlation(observed, predicted), va="top", fontsize=TINY, transform=axes.transAxes)
     named = list(_telling(observed, predicted, stands_out))[:n_named]
-    _name(axes, observed, predicted, names, named, set(np.flatnonzero(stands_out).tolist()))
+    name_dots(axes, observed, predicted, names, named, set(np.flatnonzero(stands_out).tolist()))
 
 
 def _correlation(observed: np.ndarray, predicted: np.ndarray) -> str:
@@ -88,9 +88,28 @@ def _telling(observed: np.ndarray, predicted: np.ndarray, first: np.ndarray) -> 
             yield gene
 
 
-def _name(
-    axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], genes: Sequence[int], marked: Collection[int]
+def name_dots(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    names: Sequence[str],
+    genes: Sequence[int],
+    marked: Collection[int],
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
 ) -> None:
+    """Write names beside dots, in turn; one that has no place without lying over another or a text is left out.
+
+    Args:
+        axes: Where the dots are, and all else but names.
+        x: Of the dots.
+        y: Of the dots.
+        names: Of the dots.
+        genes: Numbers of those that are named, the first ones first.
+        marked: Those whose names may be further away.
+        low: Left ends of lines through the dots that are named, over which no name is to lie.
+        high: Their right ends.
+    """
     figure = axes.get_figure(root=True)
     if figure is None:
         return
@@ -98,8 +117,11 @@ def _name(
     unit = figure.dpi / 72
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     inside = axes.get_window_extent()
-    taken = [axes.texts[0].get_window_extent().padded(2 * unit)]
+    taken = [text.get_window_extent().padded(2 * unit) for text in axes.texts]
     taken += [_box(dots[gene], (0.0, 0.0), (4.0, 4.0), unit) for gene in genes]
+    if low is not None and high is not None:
+        ends = [axes.transData.transform(np.stack([x, y], axis=1)) for x in (low, high)]
+        taken += [Bbox.from_extents(*ends[0][gene], *ends[1][gene]).padded(0.5 * unit) for gene in genes]
     for gene in genes:
         name = axes.annotate(names[gene], (x[gene], y[gene]), (0, 0), **_NAME)
         name.set_in_layout(False)

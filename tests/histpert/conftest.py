@@ -5,12 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from real_data import REAL_DATA
 from simulated import CHECKED
 
 from histpert.screens import ReadOptions, Screen, read_screen
 from histpert.screens.simulation import ScreenTruth
 from histpert.screens.simulation.drawing import draw_screen
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Two threads on a busy machine wait for each other; a trial on a CPU uses one as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def read_papalexi(**options) -> Screen:

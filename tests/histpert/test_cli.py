@@ -1,6 +1,5 @@
 """The `histpert` command: in this process, and as a user starts it."""
 
-import importlib.util
 import os
 import re
 import signal
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import anndata
 import pytest
+from command import unchecked_main
 
-import histpert
 from histpert.screens import read_screen
 from histpert.screens.simulation import PRESETS, ScreenTruth, Simulation, simulate_screen
 
@@ -27,17 +26,6 @@ ENDS = (
     *("h5ad", "truth.npz", "good.npz", "poor.npz", "permuted.npz"),
     *("good.gmt", "poor.gmt", "permuted.gmt"),
 )
-
-
-def unchecked_main():
-    """`histpert.cli.main`, imported past the type checks of these tests.
-
-    Until the command line is read a placeholder of tyro's stands for the path, and is no Path.
-    """
-    spec = importlib.util.spec_from_file_location("unchecked_cli", Path(histpert.__file__).parent / "cli.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 main = unchecked_main()

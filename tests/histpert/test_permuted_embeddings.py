@@ -28,14 +28,7 @@ FLOORS = ("Non-Ctrl Hist", "Ctrl Hist")
 CHANCE = 2.5
 """Chance alone takes a paired t over 90 perturbations above this in 1 of 140 comparisons."""
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads on a busy machine wait for each other; a trial on a CPU uses one as well."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
