@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help study tables test chaos check bench-cells bench-densities bench-engine bench-joint bench-loss bench-pretraining bench-reading bench-simulation bench-store bench-training clean
+.PHONY: help study tables docs test chaos check bench-cells bench-densities bench-engine bench-forecast bench-intervals bench-joint bench-loss bench-pretraining bench-reading bench-simulation bench-store bench-training clean
 .DEFAULT_GOAL := help
 
 help:  ## What can be made
@@ -23,6 +23,10 @@ results-tables/screen.h5ad: .venv/study
 	mkdir -p $(@D)
 	$(BIN)/histpert simulate $@ --like easy --n-perturbations 150 --n-genes 300 --n-cells 16500 --n-control 1500
 
+docs: .venv/docs  ## Build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html; with search: $(BIN)/python -m http.server --directory site'
+
 test: .venv/dev  ## Run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -42,6 +46,12 @@ bench-densities: .venv/study  ## Time and memory of TG and ZITG, beside a likeli
 
 bench-engine: .venv/study  ## Time of a study of many short trials, and of two workers beside one
 	$(BIN)/python tests/benchmarks/engine.py
+
+bench-forecast: .venv/study  ## What `histpert doctor` forecasts beside what three studies take: time, memory and disk
+	$(BIN)/python tests/benchmarks/forecast.py
+
+bench-intervals: .venv/study  ## How often intervals of final models hold what they say, on perturbations never seen
+	$(BIN)/python tests/benchmarks/intervals.py
 
 bench-joint: .venv/study  ## Whole cells against the known joint distribution of a simulated screen, and CellTARNet's contrast
 	$(BIN)/python tests/benchmarks/joint.py
@@ -76,6 +86,10 @@ clean:  ## Remove the virtual environment (results stay)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+.venv/docs: .venv/study
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@ .venv/study
+	@touch $@ .venv/study .venv/docs
