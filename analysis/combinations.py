@@ -20,7 +20,15 @@ from analysis.tables import DASH, PrintedTable, best_of, decimals, heading_of, i
 from histpert.plots import COLORS, CurveStyle, DotPanel, dot_panels, save_figure
 from histpert.results import METRICS
 
-__all__ = ["COLUMNS", "SUBJECT", "draw_combinations", "main", "paired_pairs", "summarize_combinations"]
+__all__ = [
+    "COLUMNS",
+    "SUBJECT",
+    "draw_combinations",
+    "main",
+    "paired_pairs",
+    "read_combinations",
+    "summarize_combinations",
+]
 
 SUBJECT = "CellTARNet"
 COLUMNS = (
@@ -47,8 +55,7 @@ def draw_combinations(folder: Path, out: Path) -> list[Path]:
     Raises:
         InputError: The tables cannot be drawn, or `out` cannot be written.
     """
-    study = _named(read_study(folder))
-    refuse_repeats(folder, study.trials, _POINT, "method and variant")
+    study = read_combinations(folder)
     note = f" {left_out(study)}" if study.n_left_out else ""
     table, pairs = summarize_combinations(study), paired_pairs(study)
     with output_folders(out) as (figures, tables):
@@ -58,9 +65,18 @@ def draw_combinations(folder: Path, out: Path) -> list[Path]:
     return paths
 
 
-def _named(study: Study) -> Study:
-    """With a column `point`: the method, and the part that it lacks."""
+def read_combinations(folder: Path) -> Study:
+    """Read a study of combinations, with a column `point`: the method, and the part that it lacks.
 
+    Raises:
+        InputError: A table is missing, or holds something else that varies.
+    """
+    study = _named(read_study(folder))
+    refuse_repeats(folder, study.trials, _POINT, "method and variant")
+    return study
+
+
+def _named(study: Study) -> Study:
     def point(rows: pd.DataFrame) -> pd.DataFrame:
         named = rows["method"].replace(NAMES)
         return rows.assign(point=named.where(rows["variant"] == "", named + ", " + rows["variant"]))

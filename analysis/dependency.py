@@ -21,7 +21,7 @@ from histpert.errors import InputError
 from histpert.plots import COLORS, CurveStyle, DotPanel, dot_panels, save_figure
 from histpert.results import DEPENDENCY_SCHEMA, RANDOM, read_table
 
-__all__ = ["FLOORS", "SCORES", "differences", "draw_dependency", "main", "summarize_dependency"]
+__all__ = ["FLOORS", "SCORES", "differences", "draw_dependency", "main", "read_dependency", "summarize_dependency"]
 
 SCORES = {
     "rmse": ("RMSE", False),
@@ -51,7 +51,7 @@ def draw_dependency(folder: Path, out: Path) -> list[Path]:
     Raises:
         InputError: The tables cannot be drawn, or `out` cannot be written.
     """
-    rows, note = _read(folder)
+    rows, note = read_dependency(folder)
     table, gaps = summarize_dependency(rows), differences(rows)
     splits = list(rows["split"].unique())
     printed = [_printed(split, table, gaps, note) for split in splits]
@@ -62,8 +62,12 @@ def draw_dependency(folder: Path, out: Path) -> list[Path]:
     return paths
 
 
-def _read(folder: Path) -> tuple[pd.DataFrame, str]:
-    """Rows of scores, and a note on fits that failed."""
+def read_dependency(folder: Path) -> tuple[pd.DataFrame, str]:
+    """Rows of scores, and a note on fits that failed.
+
+    Raises:
+        InputError: A table cannot be read, has no rows, or is of another study.
+    """
     rows, trials = (read_table(folder / f"{name}.parquet").to_pandas() for name in ("scores", "trials"))
     if lacking := [name for name in DEPENDENCY_SCHEMA.names if name not in rows.columns]:
         raise InputError(f"{folder / 'scores.parquet'} has no column {', '.join(lacking)}: give a study of dependency")

@@ -23,7 +23,7 @@ from histpert.errors import InputError
 from histpert.plots import COLORS, MARKERS, ComparisonPanel, CurveStyle, comparison_panels, save_figure
 from histpert.results import METRICS, read_table
 
-__all__ = ["draw_search", "judgement", "main", "search_figure"]
+__all__ = ["draw_search", "judgement", "main", "read_search", "search_figure", "settings_of"]
 
 _PARAMETERS = {
     "learning_rate": ("Learning rate", "log"),
@@ -59,7 +59,7 @@ def draw_search(folder: Path) -> list[Path]:
     Raises:
         InputError: The folder holds no search, or cannot be written.
     """
-    search = _read(folder)
+    search = read_search(folder)
     table = _table(search)
     numbers = pd.DataFrame(table.rows, columns=pd.Index(table.headings))
     try:
@@ -70,7 +70,12 @@ def draw_search(folder: Path) -> list[Path]:
         raise InputError(f"cannot write into {folder} ({error}): give another folder") from error
 
 
-def _read(folder: Path) -> Search:
+def read_search(folder: Path) -> Search:
+    """Read what a search left.
+
+    Raises:
+        InputError: The folder holds none.
+    """
     try:
         choice = json.loads((folder / "choice.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -115,7 +120,7 @@ def _table(search: Search) -> PrintedTable:
     headings = ("", "Settings", *(METRICS[name].label.split(" (")[0] for name in _SHOWN))
     rows = []
     for name, judged in search.judged.items():
-        settings = _settings(search.chosen) if name == "chosen" else ""
+        settings = settings_of(search.chosen) if name == "chosen" else ""
         means = judged.groupby("fold")[list(_SHOWN)].mean()
         rows.append((_NAMES[name], settings, *(_mean(means[metric]) for metric in _SHOWN)))
     differences = [judgement(search, metric) for metric in _SHOWN]
@@ -137,7 +142,8 @@ def _mean(folds: pd.Series) -> str:
     return f"{folds.mean():.4f}" + (f" ± {folds.std():.4f}" if len(folds) > 1 else "")
 
 
-def _settings(chosen: Mapping[str, Any]) -> str:
+def settings_of(chosen: Mapping[str, Any]) -> str:
+    """A configuration in words."""
     hidden = " ".join([str(chosen["width"])] * chosen["n_layers"])
     return (
         f"{chosen['n_bins']} bins, weights {chosen['weights']}, hidden {hidden}, dropout {chosen['dropout']:.2f}, "
