@@ -1,5 +1,6 @@
 """How a forecast is put together, on known numbers."""
 
+import mmap
 import os
 import time
 from dataclasses import replace
@@ -208,9 +209,11 @@ def test_a_slower_gpu_takes_longer():
 
 def test_memory_of_this_process_is_seen_to_grow():
     with sampled([os.getpid()]) as seen:
-        held = os.urandom(64 << 20)
+        # New pages: what was freed before would be taken again.
+        held = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        held.write(b"1" * (64 << 20))
         time.sleep(4 * EVERY)
-        del held
+        held.close()
     assert max(memory.own for memory in seen) - seen[0].own > 60 << 20
     assert memory_of([2**30]).own == 0  # a process that there is not
 

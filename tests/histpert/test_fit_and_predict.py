@@ -76,14 +76,15 @@ def test_a_fit_says_what_it_did_and_what_to_do_next(folder):
     assert said.splitlines()[-1].startswith(f"next: histpert predict {folder}/model.safetensors --genes ")
 
 
-def test_what_is_predicted_is_written_and_told(folder):
+def test_what_is_predicted_is_written_and_told(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
     known = perturbation_of(folder)
     genes = ["--genes", known, f"{known}+{perturbation_of(folder, 1)}", "NOBODY"]
-    done = run(folder, "predict", "model.safetensors", *genes, "--screen", "screen.h5ad", "--out", "all", "--json")
-    assert done.returncode == 0, done.stderr
-    outcome = json.loads(done.stdout)
+    assert main(["predict", "model.safetensors", *genes, "--screen", "screen.h5ad", "--out", "all", "--json"]) == 0
+    said = capfd.readouterr()
+    outcome = json.loads(said.out)
     assert outcome["missing"] == ["NOBODY"]
-    assert "no embedding, not predicted: NOBODY" in done.stderr
+    assert "no embedding, not predicted: NOBODY" in said.err
     assert all(Path(path).stat().st_size for path in (*outcome["tables"], *outcome["figures"]))
     table = pd.read_csv(folder / "all" / "responses.csv")
     assert len(table) == 2 * 30

@@ -48,6 +48,7 @@ def test_what_a_fold_holds_out_is_in_none_of_its_embeddings(finished):
             assert learned == set(folds.loc[folds["fold"] != fold, "perturbation"])
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_the_same_command_trains_nothing_again(finished, script):
     again = script("embedding_sources", "--smoke", "--out", finished[0].parent)

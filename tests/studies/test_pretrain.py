@@ -81,6 +81,7 @@ def test_two_workers_go_the_way_of_one_and_listen_on_loopback_only(alone, isolat
     np.testing.assert_allclose(*vectors, atol=1e-3)
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_the_same_command_trains_nothing_and_a_rerun_gives_the_same(alone, script):
     out, _ = alone
