@@ -23,6 +23,7 @@ def simulated(script, tmp_path_factory) -> tuple[Path, str]:
     return out / "gene_properties", done.stdout
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_better_embeddings_score_better(simulated):
     folder, said = simulated

@@ -60,6 +60,7 @@ def test_a_training_leaves_embeddings_a_table_and_a_figure(alone):
     assert not (out / "pretrain" / "checkpoints").exists()
 
 
+@pytest.mark.chaos
 @pytest.mark.ray
 def test_two_workers_go_the_way_of_one_and_listen_on_loopback_only(alone, isolated, tmp_path):
     study = running.start(isolated, "--smoke", "--dropout", "0", "--workers", "2", "--out", tmp_path, name="pretrain")
