@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import tyro
-from filelock import FileLock, Timeout
 
 from histpert.best_settings import best_settings
 from histpert.command_line import absolute
@@ -18,11 +16,12 @@ from histpert.embeddings import EmbeddingOptions, read_embeddings
 from histpert.embeddings.fold_files import FOLD
 from histpert.embeddings.learned import learned_from_of, telling_of
 from histpert.errors import InputError
+from histpert.locks import only_process_in
 from histpert.memory import available_bytes
 from histpert.perturbed_screen import notes_on, with_embeddings
 from histpert.screens import ReadOptions, WorkingSpace, open_screen
 from histpert.settings import ModelSettings
-from histpert.study_defaults import BINS, MEMBER_FOLDS, REPEATS
+from histpert.study_defaults import BINS, INTERVAL_LEVEL, MEMBER_FOLDS, REPEATS
 from histpert.terminal_progress import store_progress
 from histpert.wording import some
 from histpert.words import Words
@@ -84,7 +83,14 @@ class Fit:
         if any(FOLD in str(path) for path in paths):
             raise InputError(f"--embeddings with {FOLD}: a final model has no folds of its own, give one file for all")
         embeddings = read_embeddings(paths, self.names)
-        with _alone_in(out) as parts, store_progress() as progress:
+        parts, busy = (
+            out.with_name(f"{out.name}.parts"),
+            f"another process fits {out}: wait for it, or name another --out",
+        )
+        alone = only_process_in(
+            parts, busy, lambda error: f"--out {out} cannot be written ({error}): name another file"
+        )
+        with alone, store_progress() as progress:
             space = WorkingSpace(available_bytes() // 2, parts)
             with open_screen(absolute(self.screen), self.read, space, progress) as opened:
                 wanted, found = with_embeddings(opened, embeddings, self.names.aliases)
@@ -98,28 +104,6 @@ class Fit:
             ensemble.save(out)
         shutil.rmtree(parts)
         return _told(ensemble, out)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[Path]:
-    """A folder for what is done so far, which no other fit of the same model may use at the same time.
-
-    Raises:
-        InputError: Another one does, or it cannot be written.
-    """
-    parts = out.with_name(f"{out.name}.parts")
-    lock = FileLock(parts / "lock")
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"another process fits {out}: wait for it, or name another --out") from None
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror}): name another file") from error
-    try:
-        yield parts
-    finally:
-        lock.release()
 
 
 def _learned(paths: list[Path], perturbations: tuple[str, ...]) -> Iterator[str]:
@@ -139,9 +123,10 @@ def _told(ensemble: Ensemble, out: Path) -> dict[str, Any]:
     calibration = ensemble.calibration
     assert calibration is not None
     figures = save_figure(ensemble.calibration_figure(), out.with_name(f"{out.stem}.calibration"))
-    held = {name: calibration.at(0.8, name) for name in calibration.coverage}
+    held = {name: calibration.at(INTERVAL_LEVEL, name) for name in calibration.coverage}
     print(f"{len(ensemble.networks)} members trained on {len(ensemble.perturbations)} perturbations")
-    print(f"80% intervals hold {held['all']:.0%} of the means of perturbations held out, by what the others say")
+    share = f"{INTERVAL_LEVEL:.0%} intervals hold {held['all']:.0%}"
+    print(f"{share} of the means of perturbations held out, by what the others say")
     for name, share in held.items():
         if name != "all":
             print(f"  {name}: {share:.0%}")
@@ -153,7 +138,8 @@ def _told(ensemble: Ensemble, out: Path) -> dict[str, Any]:
         "figures": figures,
         "members": len(ensemble.networks),
         "perturbations": len(ensemble.perturbations),
-        "coverage_of_80": held,
+        "level": INTERVAL_LEVEL,
+        "coverage": held,
     }
 
 

@@ -14,6 +14,7 @@ from histpert.command_line import absolute
 from histpert.errors import InputError
 from histpert.results import write_atomically
 from histpert.screens import ReadOptions, Screen, open_screen
+from histpert.study_defaults import INTERVAL_LEVEL, SHOWN_GENES
 from histpert.top_genes import TopBy
 from histpert.words import Words
 
@@ -47,13 +48,13 @@ class Predict:
     top_by: TopBy = "w1"
     """Which genes are shown: those whose distribution changes most (w1), or its mean, its variance, its shape (what the
     distance has beyond the shift of the mean), or its bimodality."""
-    n_genes: int = 6
+    n_genes: int = SHOWN_GENES
     """How many."""
     show: tuple[str, ...] = ()
     """Genes to show instead."""
     screen: Path | None = None
     """A screen, read as that of the model was: perturbations that it has are set beside their cells."""
-    level: float = 0.8
+    level: float = INTERVAL_LEVEL
     """Share of the intervals that hold the mean."""
     cells: int | None = None
     """Cells of the experiment that intervals are for; default: the median of the screen's perturbations."""
@@ -83,7 +84,8 @@ class Predict:
         for note in responses.notes:
             print(f"  {note}")
         if self.screen is not None:
-            responses = beside(responses, ensemble, self._cells(ensemble, responses))
+            cells = self._cells(ensemble, responses)
+            responses = responses if cells is None else beside(responses, ensemble, cells)
         try:
             written = list(_written(responses, out))
             figures = list(self._drawn(responses, out))
@@ -102,20 +104,23 @@ class Predict:
             "top": {name: self._top(responses, name)["gene"].tolist() for name in responses.perturbations},
         }
 
-    def _cells(self, ensemble: Ensemble, responses: Responses) -> Screen:
-        """The cells of the perturbations that are predicted, read as the model's were."""
+    def _cells(self, ensemble: Ensemble, responses: Responses) -> Screen | None:
+        """Cells of what is predicted, read as the model's were; where there are none that is told."""
         assert self.screen is not None
         kept = {field.name for field in fields(ReadOptions)}
         given = {name: value for name, value in ensemble.about.get("read", {}).items() if name in kept}
         given["min_control_detection"] = 0.0  # the genes are those of the model
         with open_screen(absolute(self.screen, "--screen"), ReadOptions(**given)) as opened:
-            known = set(opened.perturbations)
-            return opened.with_perturbations([name for name in responses.perturbations if name in known]).read()
+            there = set(opened.perturbations).intersection(responses.perturbations)
+            if there:
+                return opened.with_perturbations(there).read()
+            print(f"  {opened.name} has none of these perturbations: no cells are set beside what is predicted")
+            return None
 
     def _top(self, responses: Responses, name: str) -> Any:
         if self.show:
-            table = responses.table()
-            return table[(table["perturbation"] == name) & table["gene"].isin(self.show)]
+            rows = responses.rows
+            return rows[(rows["perturbation"] == name) & rows["gene"].isin(self.show)]
         return responses.top(name, self.top_by, self.n_genes)
 
     def _drawn(self, responses: Responses, out: Path) -> Iterator[Path]:
@@ -144,7 +149,7 @@ class Predict:
 
 def _written(responses: Responses, out: Path) -> Iterator[Path]:
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in {"responses": responses.table(), "perturbations": responses.trust}.items():
+    for name, table in {"responses": responses.rows, "perturbations": responses.trust}.items():
         path = out / f"{name}.csv"
         write_atomically(path, lambda beside, table=table: table.to_csv(beside, index=False))
         yield path

@@ -17,6 +17,7 @@ __all__ = [
     "FLOORS",
     "FOLDS",
     "INNER_FOLDS",
+    "INTERVAL_LEVEL",
     "JUDGING_FOLDS",
     "LARGEST_LAYER",
     "MEMBER_FOLDS",
@@ -26,6 +27,7 @@ __all__ = [
     "ON_GRAPH",
     "REPEATS",
     "SEARCH_TRIALS",
+    "SHOWN_GENES",
     "SMALLEST_LAYER",
     "SUBJECT",
     "SWEPT_METHODS",
@@ -47,6 +49,12 @@ FLOORS = ("Ctrl Hist", "Non-Ctrl Hist")
 MEMBER_FOLDS, REPEATS = 5, 3
 """Of a final model: 15 networks are each trained on four fifths of the perturbations; of each perturbation 3 know
 nothing."""
+
+INTERVAL_LEVEL = 0.8
+"""Share of intervals that hold the mean."""
+
+SHOWN_GENES = 6
+"""Genes whose predicted histograms are shown."""
 
 OBSERVED = "Observed Hist"
 """Not a method: the held-out cells' own histogram, scored like a prediction. What binning alone costs."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["Progress", "for_each", "in_order", "silent"]
+__all__ = ["Progress", "for_each", "in_order", "n_cores", "silent"]
 
 Progress = Callable[[str, int, int], object]
 """Told what is done now, how much of it is through, and of how much; 0 of 0 while waiting."""
@@ -24,7 +24,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 def in_order(function: Callable[[Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
     """What `function` makes of each task, in their order; a few tasks are taken ahead, here, while threads work."""
-    n_threads, coming = _n_threads(), iter(tasks)
+    n_threads, coming = n_cores(), iter(tasks)
     with ThreadPoolExecutor(n_threads) as pool:
         running = deque(pool.submit(function, task) for task in islice(coming, n_threads + 1))
         while running:
@@ -45,10 +45,11 @@ def for_each(
         told: How many tasks are through, of how many; called here.
     """
     taken = list(tasks)
-    with ThreadPoolExecutor(_n_threads()) as pool:
+    with ThreadPoolExecutor(n_cores()) as pool:
         for done, _ in enumerate(pool.map(function, taken), start=1):
             told(done, len(taken))
 
 
-def _n_threads() -> int:
+def n_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

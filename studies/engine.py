@@ -10,10 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from histpert.errors import InputError
 from histpert.histograms.remote import without_secrets
+from histpert.locks import only_process_in
 from histpert.provenance import provenance
 from histpert.results import PERTURBATION_SCHEMA, TRIAL_SCHEMA, write_json, write_table
 from studies.bundles import bundles
@@ -83,25 +82,15 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another one is, or the folder cannot be written.
     """
-    lock = FileLock(folder / "ledger" / "lock")
+    busy = f"another process is at work in {folder}: wait for it (studies/status.py shows it), or name another --out"
     try:
-        (folder / "ledger").mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another process is at work in {folder}: wait for it (studies/status.py shows it), or name another --out"
-        ) from None
-    except OSError as error:
-        raise InputError(f"--out {folder} cannot be written ({error}): name another folder") from error
-    try:
-        yield
+        with only_process_in(
+            folder / "ledger", busy, lambda error: f"--out {folder} cannot be written ({error}): name another folder"
+        ):
+            yield
     finally:
-        if [path.name for path in (folder / "ledger").iterdir()] == ["lock"]:
-            with suppress(OSError):  # nothing came of it: nothing is left of it
-                (folder / "ledger" / "lock").unlink()
-                (folder / "ledger").rmdir()
-                folder.rmdir()
-        lock.release()
+        with suppress(OSError):  # where nothing came of it, nothing is left of it
+            folder.rmdir()
 
 
 def _run_study(plan: Plan, options: StudyOptions, jobs: Sequence[Job]) -> Study:

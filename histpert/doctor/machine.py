@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from histpert.memory import available_bytes
+from histpert.threads import n_cores
 
 __all__ = ["Machine", "Memory", "memory_of", "sampled"]
 
@@ -45,9 +45,7 @@ class Machine:
         """This one."""
         import torch  # noqa: PLC0415 (takes a while, and a screen may be found unfit before)
 
-        has_cores = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if has_cores else os.cpu_count() or 1
-        disk = shutil.disk_usage(Path.cwd()).free
+        cores, disk = n_cores(), shutil.disk_usage(Path.cwd()).free
         if not torch.cuda.is_available():
             return Machine(cores, available_bytes(), disk)
         gpu = torch.cuda.get_device_properties(0)

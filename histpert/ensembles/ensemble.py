@@ -36,13 +36,11 @@ class Averaged:
 
     Attributes:
         mean: Mean of the averaged distribution.
-        variance: Its variance.
         circumstances: What tells how large the error of the mean is, in a sample of so many cells.
         masses: Its bin masses, where they were asked for.
     """
 
     mean: Float[np.ndarray, "perturbation gene"]
-    variance: Float[np.ndarray, "perturbation gene"]
     circumstances: Circumstances
     masses: Float[np.ndarray, "perturbation gene bin"] | None
 
@@ -130,7 +128,7 @@ class Ensemble:
         spread = np.maximum(squares - shift**2, 0) * number / (number - 1)
         at = Circumstances(variance / n_cells[:, None], spread, shift, nearest / number[:, 0])
         masses = None if masses is None else masses / number[..., None]
-        return Averaged(at_control.numpy() + shift, variance, at, masses)
+        return Averaged(at_control.numpy() + shift, at, masses)
 
     def summary(self) -> pd.DataFrame:
         """A row per perturbation that was trained on: cells, and how well members that had not seen it predict it.

@@ -13,12 +13,11 @@ from histpert.errors import InputError
 from histpert.plots import Histogram, HistogramPanel, histogram_panels
 from histpert.plots.calibration import calibration_panels
 from histpert.plots.changes import change_scatter
+from histpert.study_defaults import SHOWN_GENES
 from histpert.top_genes import TopBy
 from histpert.wording import some
 
 __all__ = ["calibration_figure", "response_figure"]
-
-N_GENES = 6
 
 
 def response_figure(
@@ -26,7 +25,7 @@ def response_figure(
     perturbation: str,
     *,
     by: TopBy = "w1",
-    n_genes: int = N_GENES,
+    n_genes: int = SHOWN_GENES,
     genes: Sequence[str] = (),
 ) -> Figure:
     """All genes on the left, the histograms of those that change most on the right; observed cells where there are any.

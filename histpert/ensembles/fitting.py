@@ -73,7 +73,7 @@ def fit(
     held_out = (parted[:, None] == np.arange(folds)[:, None]).reshape(repeats * folds, -1)
     with tempfile.TemporaryDirectory() if parts is None else nullcontext(parts) as folder:
         never_held_out = np.ones(len(vectors), dtype=np.int64)
-        store = open_or_build(Path(folder) / "store", screen, never_held_out, [n_bins], progress)
+        store = open_or_build(Path(folder) / "store", screen, never_held_out, [n_bins], progress, option="--out")
         identity = {"screen": store.fingerprint, "embeddings": found.embeddings.fingerprint(), "n_bins": n_bins}
         members = _members(Path(folder), held_out, settings, identity)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

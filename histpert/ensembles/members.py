@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +18,18 @@ from histpert.checkpoints import Checkpoint
 from histpert.errors import InputError
 from histpert.histograms import HistogramStore
 from histpert.memory import available_bytes
-from histpert.models.mlp_hist import MLPHist, n_parameters
+from histpert.models.mlp_hist import MLPHist
 from histpert.results import written_atomically
 from histpert.settings import ModelSettings
+from histpert.study_defaults import SUBJECT
 from histpert.targets import training_targets
-from histpert.threads import Progress
+from histpert.threads import Progress, n_cores
+from histpert.trial_memory import TrialShape, tensor_bytes
 
 __all__ = ["Member", "train_members"]
 
 PROCESS_BYTES = 400 << 20
-"""Of a process that has loaded torch and has no data yet; 330 MiB were seen."""
+"""Of a process that has loaded torch, beside the tensors of a training; 330 MiB were seen."""
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -76,14 +77,13 @@ def train_members(
 
 
 def _n_workers(member: Member, store: Path, vectors: np.ndarray, n_bins: int) -> int:
-    """As many as there are cores, and room in memory for: weights, gradients, moments and arrays of a step."""
+    """As many as there are cores, and room in memory for; counts are mapped, once for all."""
     n_genes = len(HistogramStore(store).genes)
-    hidden = member.settings.hidden_sizes(len(member.training))
-    weights = 4 * n_parameters(vectors.shape[1], hidden, n_genes * n_bins)
-    step = 4 * member.settings.batch_size * n_genes * n_bins
-    n_bytes = PROCESS_BYTES + 4 * weights + 13 * step
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(n_cores, available_bytes() // n_bytes))
+    n_perturbations, n_features = vectors.shape
+    n_training = len(member.training)
+    shape = TrialShape(n_bins, n_genes, n_perturbations, n_features, n_training, 0, count_bytes=0, n_cells=0)
+    n_bytes = PROCESS_BYTES + tensor_bytes(SUBJECT, member.settings, shape)
+    return max(1, min(n_cores(), available_bytes() // n_bytes))
 
 
 def _train(member: Member, store: Path, vectors: np.ndarray, n_bins: int, device: torch.device) -> str | None:

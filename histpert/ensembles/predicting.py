@@ -16,26 +16,24 @@ from histpert.errors import InputError
 from histpert.losses import wasserstein1
 from histpert.moments import histogram_moments
 from histpert.multi_hot import genes_of
+from histpert.study_defaults import INTERVAL_LEVEL
 from histpert.wording import some
 
-__all__ = ["LEVEL", "distributions", "predict"]
-
-LEVEL = 0.8
-"""Of intervals by default."""
+__all__ = ["distributions", "predict"]
 
 
 def predict(
     ensemble: Ensemble,
     perturbations: Sequence[str],
     *,
-    level: float = LEVEL,
+    level: float = INTERVAL_LEVEL,
     n_cells: int | None = None,
     aliases: Path | None = None,
 ) -> Responses:
     """Distributions of all genes after each perturbation, and how far to trust their means.
 
-    A perturbation that the ensemble was trained on is predicted by those members alone that had not seen it. The
-    embedding of a combination, `A+B`, is the average over its genes.
+    A perturbation that the ensemble was trained on, under whatever name, is predicted by those members alone that had
+    not seen it. The embedding of a combination, `A+B`, is the average over its genes.
 
     Args:
         ensemble: From `fit` or `read_ensemble`.
@@ -52,7 +50,7 @@ def predict(
     if n_cells is not None and n_cells < 1:
         raise InputError(f"--cells {n_cells}: must be 1 or more")
     names = list(dict.fromkeys(map(_canonical, perturbations)))
-    number_of = {name: number for number, name in enumerate(map(_canonical, ensemble.perturbations))}
+    number_of = {name: number for number, name in enumerate(ensemble.perturbations)}
     wanted = [gene for name in names if name not in number_of for gene in genes_of(name)]
     found = match_genes(ensemble.embeddings, wanted, aliases)
     vectors = dict(zip(found.embeddings.genes, found.embeddings.vectors, strict=True))
@@ -61,15 +59,23 @@ def predict(
     if not known:
         likely = "".join(f"; {note}" for note in found.notes)
         raise InputError(f"no embedding of {some(missing)} in {ensemble.embeddings.name}, which the model has{likely}")
-    rows, asked = [], np.ones((len(ensemble.networks), len(known)), bool)
-    for place, name in enumerate(known):
-        if name in number_of:
-            rows.append(ensemble.vectors[number_of[name]])
-            asked[:, place] = ensemble.held_out[:, number_of[name]]
-        else:
-            rows.append(np.mean([vectors[gene] for gene in genes_of(name)], axis=0, dtype=np.float32))
+    rows = np.stack(
+        [
+            ensemble.vectors[number_of[name]]
+            if name in number_of
+            else np.mean([vectors[gene] for gene in genes_of(name)], axis=0, dtype=np.float32)
+            for name in known
+        ]
+    )
+    trained = [number_of.get(name, _same(row, ensemble.vectors)) for name, row in zip(known, rows, strict=True)]
     sample = int(np.median(ensemble.n_cells)) if n_cells is None else n_cells
-    return _responses(ensemble, known, np.stack(rows), asked, sample, level, missing, found.notes)
+    return _responses(ensemble, known, rows, trained, sample, level, missing, found.notes)
+
+
+def _same(vector: Float[np.ndarray, "feature"], others: Float[np.ndarray, "perturbation feature"]) -> int | None:
+    """The perturbation of the very same embedding, which is the gene under another name, or tells all about it."""
+    same = np.flatnonzero((others == vector).all(axis=1))
+    return int(same[0]) if len(same) else None
 
 
 def _canonical(perturbation: str) -> str:
@@ -81,13 +87,15 @@ def _responses(
     ensemble: Ensemble,
     names: Sequence[str],
     vectors: Float[np.ndarray, "perturbation feature"],
-    asked: Bool[np.ndarray, "member perturbation"],
+    trained: Sequence[int | None],
     n_cells: int,
     level: float,
     missing: tuple[str, ...],
     notes: tuple[str, ...],
 ) -> Responses:
     assert ensemble.errors is not None
+    every = np.ones(len(ensemble.networks), bool)
+    asked = np.stack([every if number is None else ensemble.held_out[:, number] for number in trained], axis=1)
     averaged = ensemble.averaged(vectors, asked, np.full(len(names), n_cells))
     assert averaged.masses is not None
     reach = ensemble.errors.quantile(level) * ensemble.errors.deviation(averaged.circumstances)
@@ -105,23 +113,31 @@ def _responses(
         spread=np.sqrt(averaged.circumstances.spread),
         level=level,
         n_cells=n_cells,
-        trust=_trust(ensemble, names, vectors, asked, averaged.circumstances.distance),
+        trust=_trust(ensemble, names, vectors, trained, asked, averaged.circumstances.distance),
         missing=missing,
         notes=notes,
     )
 
 
 def _trust(
-    ensemble: Ensemble, names: Sequence[str], vectors: np.ndarray, asked: np.ndarray, distance: np.ndarray
+    ensemble: Ensemble,
+    names: Sequence[str],
+    vectors: Float[np.ndarray, "perturbation feature"],
+    trained: Sequence[int | None],
+    asked: Bool[np.ndarray, "member perturbation"],
+    distance: Float[np.ndarray, "perturbation"],
 ) -> pd.DataFrame:
     """How far each perturbation is from what was trained on."""
-    is_other = np.array([[name != other for other in ensemble.perturbations] for name in names])
-    nearest = np.where(is_other, ensemble.distances(vectors), np.inf).argmin(axis=1)
+    distances = ensemble.distances(vectors)
+    for row, number in enumerate(trained):
+        if number is not None:
+            distances[row, number] = np.inf
+    nearest = distances.argmin(axis=1)
     assert ensemble.calibration is not None
     return pd.DataFrame(
         {
             "perturbation": names,
-            "trained_on": ~is_other.all(axis=1),
+            "trained_on": [number is not None for number in trained],
             "n_members": asked.sum(axis=0),
             "nearest": [ensemble.perturbations[number] for number in nearest],
             "distance": distance,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -16,6 +17,7 @@ from pyarrow import feather
 from histpert.errors import InputError
 from histpert.multi_hot import genes_of
 from histpert.results import write_atomically
+from histpert.study_defaults import SHOWN_GENES
 from histpert.top_genes import TopBy
 from histpert.wording import some
 
@@ -112,6 +114,11 @@ class Responses:
         return len(self.perturbations)
 
     def table(self) -> pd.DataFrame:
+        """A row per perturbation and gene, as `rows`, to do with as one likes."""
+        return self.rows.copy()
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
         """A row per perturbation and gene: statistics of control, as predicted, and as observed where cells are known.
 
         `mean_low` to `mean_high` holds the mean with the share `level`; `spread` is the standard deviation of the
@@ -193,9 +200,11 @@ class Responses:
         seen = ~(in_zero_bin > 1 - LEAST_DETECTED) & ~self.constant & ~self._is_perturbed[number]
         order = np.argsort(-size, kind="stable")
         chosen = order[seen[order] & (size[order] > 0)][:n_genes]
-        return self.table().iloc[number * len(self.genes) + chosen].reset_index(drop=True)
+        return self.rows.iloc[number * len(self.genes) + chosen].reset_index(drop=True)
 
-    def figure(self, perturbation: str, by: TopBy = "w1", n_genes: int = 6, genes: Sequence[str] = ()) -> Figure:
+    def figure(
+        self, perturbation: str, by: TopBy = "w1", n_genes: int = SHOWN_GENES, genes: Sequence[str] = ()
+    ) -> Figure:
         """Changes of all genes, and histograms of the top ones or of those named: `figures.response_figure`."""
         from histpert.ensembles.figures import response_figure  # noqa: PLC0415 (matplotlib takes a while)
 
@@ -210,7 +219,7 @@ class Responses:
                 return np.maximum(self.predicted.w1 - np.abs(self._change("mean")), 0)
         return getattr(self.predicted, by) - getattr(self.control, by)
 
-    @property
+    @cached_property
     def _is_perturbed(self) -> Bool[np.ndarray, "perturbation gene"]:
         return np.array([np.isin(self.genes, genes_of(name)) for name in self.perturbations])
 

@@ -39,6 +39,7 @@ def open_or_build(
     apart: Iterable[int] = (),
     with_coexpression: bool = False,
     with_cells: bool = False,
+    option: str = "--store",
 ) -> HistogramStore:
     """Open the store of this screen and these folds under `root`; build what is missing of it first.
 
@@ -56,6 +57,7 @@ def open_or_build(
         apart: Bin counts at which it must have the cells that likelihoods of densities need one by one.
         with_coexpression: Whether it must have the most correlated genes of each gene.
         with_cells: Whether it must have all cells one by one.
+        option: The one that a user names another place with.
 
     Raises:
         InputError: The folder cannot be written.
@@ -90,7 +92,7 @@ def open_or_build(
                 }
                 _make_visible(path, folder, about, made, progress)
     except OSError as error:
-        option = "--store" if isinstance(folder, LocalFolder) else "--store-cache"
+        option = option if isinstance(folder, LocalFolder) else "--store-cache"
         raise InputError(f"the store {path} cannot be written ({error}): name another folder with {option}") from error
     return HistogramStore(folder)
 

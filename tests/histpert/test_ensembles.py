@@ -95,6 +95,16 @@ def test_a_perturbation_of_the_screen_is_predicted_by_members_that_had_not_seen_
     assert trust["nearest"] != name
 
 
+def test_a_perturbation_of_the_screen_under_another_name_is_still_one_that_members_have_seen(ensemble):
+    known, embeddings = ensemble.perturbations[7], ensemble.embeddings
+    vectors = np.concatenate([embeddings.vectors, embeddings.lookup([known])])
+    renamed = replace(ensemble, embeddings=replace(embeddings, genes=(*embeddings.genes, "ALIAS"), vectors=vectors))
+    responses = predict(renamed, ["ALIAS", known])
+    np.testing.assert_array_equal(responses.predicted.masses[0], responses.predicted.masses[1])
+    assert responses.trust["trained_on"].tolist() == [True, True]
+    assert responses.trust["nearest"].nunique() == 1
+
+
 def test_others_are_predicted_by_all_members(ensemble, simulated, unseen):
     vector = torch.from_numpy(simulated.embeddings["good"].lookup([unseen[0]]))
     every = [network(vector).double().softmax(-1).numpy() for network in ensemble.networks]

@@ -300,6 +300,7 @@ def test_a_class_needs_two_genes_and_another_outside():
             class_cosines(planted()[0], np.arange(60) < size, 10, 0)
 
 
+@pytest.mark.chaos  # UMAP compiles for 20 s
 def test_a_map_keeps_classes_together_and_is_the_same_again():
     vectors, task = planted(3, noise=0.2)
     xy = map_of_genes(vectors, 0)

@@ -32,7 +32,6 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(started, iso
     assert_same(tables(tmp_path / "killed"), tables(tmp_path / "whole"))
 
 
-@pytest.mark.chaos
 def test_a_study_whose_driver_is_killed_goes_on_and_trains_nothing_twice(undisturbed, started, isolated, tmp_path):
     ledger = tmp_path / "bin_sweep" / "ledger"
     study = started(*SHORT, "--out", tmp_path)
