@@ -41,7 +41,7 @@ def shift_scatter(
 ) -> None:
     """Draw shifts from control: distances of histograms, in log-normalized expression. Call it when all else is drawn.
 
-    In the corner is Pearson's correlation over all genes. Named are those in `marked`, whose dots are filled, then
+    In a corner is Pearson's correlation over all genes. Named are those in `marked`, whose dots are filled, then
     genes by falling distance from the origin, in turn with genes by falling distance from the diagonal. A name that
     has no place beside its dot without lying over another one is left out.
 
@@ -65,7 +65,13 @@ def shift_scatter(
     axes.set_ylabel("predicted shift, $W_1$(predicted, control)", fontsize=SMALL)
     axes.tick_params(labelsize=TINY)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.text(0.03, 0.97, _correlation(observed, predicted), va="top", fontsize=TINY, transform=axes.transAxes)
+    # In the corner with fewer dots, upper left or lower right: a dot below the words would have no place for its name.
+    high_left = (observed < most / 2) & (predicted > 0.8 * most)
+    low_right = (observed > most / 2) & (predicted < 0.2 * most)
+    corner: dict[str, Any] = {"x": 0.03, "y": 0.97, "va": "top", "ha": "left"}
+    if high_left.sum() > low_right.sum():
+        corner = {"x": 0.97, "y": 0.03, "va": "bottom", "ha": "right"}
+    axes.text(s=_correlation(observed, predicted), fontsize=TINY, transform=axes.transAxes, **corner)
     named = list(_telling(observed, predicted, stands_out))[:n_named]
     name_dots(axes, observed, predicted, names, named, set(np.flatnonzero(stands_out).tolist()))
 

@@ -52,6 +52,7 @@ def test_an_axis_is_not_broken_where_all_can_be_seen():
 
 @given(st.integers(1, 60), st.integers(0, 500))
 @example(29, 174)  # names wider than their letters on average
+@example(1, 389)  # a dot in the corner
 @settings(max_examples=15, deadline=None)
 def test_no_name_lies_on_another_one_or_beyond_the_axes(n_genes, seed):
     random = np.random.default_rng(seed)
